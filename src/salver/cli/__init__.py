@@ -1,0 +1,1 @@
+"""Parses, wires, prints: the composition root, the only reader of the environment."""

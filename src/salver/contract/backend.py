@@ -1,0 +1,58 @@
+"""Where the gateway meets whatever computes tokens."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from salver.contract.generate import GenerateRequest, TokenChunk
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSnapshot:
+    """How busy a backend is. Counters never fall while the backend lives."""
+
+    requests_waiting: int = 0
+    requests_running: int = 0
+    tokens_waiting: int = 0  # prompt tokens of the waiting requests
+    kv_blocks_total: int = 0
+    kv_blocks_owned: int = 0  # held by at least one running request
+    kv_blocks_cached: int = 0  # held by nobody, kept for prefix hits
+    steps: int = 0
+    preemptions: int = 0
+    prefix_cache_queries: int = 0  # tokens looked up
+    prefix_cache_hits: int = 0  # tokens found
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the pool that running requests hold, in [0, 1]."""
+        return self.kv_blocks_owned / self.kv_blocks_total if self.kv_blocks_total else 0.0
+
+
+class Backend(Protocol):
+    """Anything that turns a GenerateRequest into TokenChunks: a worker, an upstream, a replica."""
+
+    @property
+    def name(self) -> str:
+        """Stable and unique in one deployment."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request sent now would be taken."""
+        ...
+
+    def load(self) -> LoadSnapshot:
+        """The latest known load; never blocks."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
+        """Yield chunks until each of the request's `n` choices had its Finish.
+
+        Closing the generator early cancels the request: its blocks are free within one step.
+
+        Raises:
+            Refused: a bound was reached; nothing was computed. Only before the first chunk.
+            BackendUnavailable: not ready. Only before the first chunk.
+            BackendLost: the backend died; chunks already yielded stand.
+        """
+        ...

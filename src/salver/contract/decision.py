@@ -1,0 +1,37 @@
+"""The evidence of one measured value held against one declared rule."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What followed from a Decision."""
+
+    ADMIT = "admit"
+    REFUSE = "refuse"
+    EXPIRE = "expire"
+
+
+class Cause(StrEnum):
+    """Whose move it is after a refusal; the gateway turns it into a status code."""
+
+    CALLER = "caller"  # this caller's own limit, or back-pressure: slow down (429)
+    DEADLINE = "deadline"  # the time allowed has passed or cannot be met (504)
+    SERVER = "server"  # nothing is ready to serve anyone (503)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Value, rule, verdict, action. `value` and `limit` share the unit that the rule's name ends in.
+
+    `retry_after` is in seconds and None where waiting will not help.
+    """
+
+    id: str
+    rule: str
+    value: float
+    limit: float
+    action: Action
+    cause: Cause
+    reason: str
+    retry_after: float | None = None

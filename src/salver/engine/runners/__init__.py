@@ -1,0 +1,1 @@
+"""The model runners: where a plan meets arithmetic."""

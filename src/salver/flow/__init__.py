@@ -1,0 +1,1 @@
+"""Who goes next, who waits, who is refused: pure decisions on plain data."""

@@ -1,0 +1,1 @@
+"""Immutable artifacts by digest."""

@@ -1,0 +1,1 @@
+"""The process around an engine: socket server, step thread, supervisor, probes."""
