@@ -1,1 +1,7 @@
-"""The fakes that tests, docs and users need."""
+"""The fakes that tests, docs and users need: small, public and exact."""
+
+from salver.testing.fake_runner import FakeRunner
+from salver.testing.letter_decoder import LetterDecoder
+from salver.testing.manual_clock import ManualClock
+
+__all__ = ["FakeRunner", "LetterDecoder", "ManualClock"]

@@ -1,0 +1,121 @@
+"""Block tables, and the prefix cache that falls out of them.
+
+A full block's key is the hash of its parent's key and its own tokens; the chain starts from the
+tenant's salt, so a key says everything that came before it and belongs to one tenant (law 7). Only
+full blocks are ever shared and nobody writes into a full block, so sharing needs no copies: n > 1
+choices, a repeated system prompt and a preempted request all come back as prefix hits.
+"""
+
+from array import array
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from salver.engine.block_pool import BlockKey, BlockPool
+from salver.engine.request import Request
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What the cache knows of one request. A waiting request has keys, but an empty table."""
+
+    table: list[int] = field(default_factory=list)
+    keys: list[BlockKey] = field(default_factory=list)  # of its leading full blocks
+    num_published: int = 0
+
+
+class KVCacheManager:
+    """One block table per request key. Owns the tables; the pool owns the counts."""
+
+    def __init__(self, pool: BlockPool, block_size: int) -> None:
+        self.pool = pool
+        self.block_size = block_size
+        self.num_queried_tokens = 0
+        self.num_hit_tokens = 0
+        self._entries: dict[str, _Entry] = {}
+
+    @property
+    def capacity_tokens(self) -> int:
+        return self.pool.num_blocks * self.block_size
+
+    @property
+    def tables(self) -> dict[str, list[int]]:
+        """A copy of every non-empty table, by request key."""
+        return {key: list(entry.table) for key, entry in self._entries.items() if entry.table}
+
+    def table(self, request: Request) -> list[int]:
+        """The live table; a view that later steps extend."""
+        return self._entries[request.key].table
+
+    def attach(self, request: Request, num_tokens: int) -> bool:
+        """Give a waiting request its prefix hit, and room to compute `num_tokens` beyond it.
+
+        On success the request's `num_computed_tokens` is the hit. All or nothing: on False the
+        pool is as it was.
+        """
+        entry = self._entries.setdefault(request.key, _Entry())
+        hit = self._prefix_hit(request, entry)
+        computed = len(hit) * self.block_size
+        end = min(computed + num_tokens, request.num_tokens)
+        cached = sum(1 for block in hit if not self.pool.references(block))
+        if self._blocks_for(end) - len(hit) > self.pool.num_available - cached:
+            return False
+        self.pool.hold(hit)
+        entry.table = hit
+        entry.num_published = len(hit)
+        self.num_queried_tokens += request.num_tokens
+        self.num_hit_tokens += computed
+        request.num_computed_tokens = computed
+        return self.extend(request, end)
+
+    def extend(self, request: Request, end: int) -> bool:
+        """Make the table cover positions [0, end). All or nothing."""
+        table = self._entries[request.key].table
+        missing = max(0, self._blocks_for(end) - len(table))
+        if missing > self.pool.num_available:
+            return False
+        table.extend(self.pool.allocate(missing))
+        return True
+
+    def publish(self, request: Request) -> None:
+        """Make the request's full, computed blocks findable by others of the same salt."""
+        entry = self._entries[request.key]
+        full = request.num_computed_tokens // self.block_size
+        if full > entry.num_published:
+            keys = self._chain(request, entry, full)
+            for index in range(entry.num_published, full):
+                self.pool.publish(entry.table[index], keys[index])
+            entry.num_published = full
+
+    def release(self, request: Request) -> None:
+        """Take the request's table away; its full blocks stay findable until evicted."""
+        entry = self._entries.pop(request.key, None)
+        if entry is not None:
+            self.pool.release(entry.table)
+
+    def _prefix_hit(self, request: Request, entry: _Entry) -> list[int]:
+        """Blocks of the longest known prefix, leaving at least one token to compute."""
+        if request.wants_prompt_logprobs:  # every prompt position has to be run through the model
+            return []
+        hit = []
+        for key in self._chain(request, entry, (request.num_tokens - 1) // self.block_size):
+            block = self.pool.find(key)
+            if block is None:
+                break
+            hit.append(block)
+        return hit
+
+    def _chain(self, request: Request, entry: _Entry, count: int) -> list[BlockKey]:
+        """Keys of the request's first `count` blocks; each is computed once."""
+        keys = entry.keys
+        parent = keys[-1] if keys else blake2b(request.salt.encode(), digest_size=16).digest()
+        for start in range(len(keys) * self.block_size, count * self.block_size, self.block_size):
+            tokens = array("q", request.tokens(start, start + self.block_size))
+            parent = blake2b(parent + tokens.tobytes(), digest_size=16).digest()
+            keys.append(parent)
+        return keys[:count]
+
+    def _blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def __repr__(self) -> str:
+        return f"<KVCacheManager {len(self.tables)} tables over {self.pool!r}>"

@@ -1,0 +1,104 @@
+"""What fits: the KV pool's size is computed from the envelope, never guessed.
+
+    envelope memory = base + weights + largest step + KV pool
+
+`base` is the process itself: interpreter, libraries, tokenizer and chat template. The largest step
+is the one with `max_batch_tokens` tokens of which `max_running` are sampled. The rest is KV.
+"""
+
+from dataclasses import dataclass
+
+from salver.errors import DoesNotFit
+from salver.models.config import ModelConfig
+
+BASE_BYTES = 160 * 2**20  # measured resident set of a worker that holds no model, rounded up
+FLOAT32 = 4
+FLOAT64 = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """All sizes in bytes."""
+
+    base_bytes: int
+    weights_bytes: int
+    activation_bytes: int
+    block_bytes: int
+    block_size: int
+    num_blocks: int
+
+    @property
+    def kv_pool_bytes(self) -> int:
+        return self.num_blocks * self.block_bytes
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens whose KV fits at once, over all running requests."""
+        return self.num_blocks * self.block_size
+
+    @property
+    def total_bytes(self) -> int:
+        return self.base_bytes + self.weights_bytes + self.activation_bytes + self.kv_pool_bytes
+
+
+def plan_memory(
+    config: ModelConfig,
+    *,
+    memory_bytes: int,
+    block_size: int,
+    max_batch_tokens: int,
+    max_running: int,
+    max_context_tokens: int,
+) -> MemoryPlan:
+    """Divide the envelope's memory for a float32 runner.
+
+    The pool is no larger than `max_running` full contexts could use.
+
+    Raises:
+        DoesNotFit: not even one request of `max_context_tokens` would have KV blocks, or the model
+            was not made for that many positions.
+    """
+    if max_context_tokens > config.max_positions:
+        raise DoesNotFit(
+            f"the envelope allows {max_context_tokens} context tokens, "
+            f"the model was made for {config.max_positions}",
+            rule="envelope.max_context_tokens",
+            value=max_context_tokens,
+            limit=config.max_positions,
+            fix=f"set max_context_tokens to at most {config.max_positions}",
+        )
+    weights = config.num_parameters * FLOAT32
+    activations = _step_bytes(config, max_batch_tokens, max_running, max_context_tokens)
+    block_bytes = config.kv_elements_per_token * FLOAT32 * block_size
+    blocks_per_context = -(-max_context_tokens // block_size)
+    left = memory_bytes - BASE_BYTES - weights - activations
+    if left < blocks_per_context * block_bytes:
+        needed = BASE_BYTES + weights + activations + blocks_per_context * block_bytes
+        raise DoesNotFit(
+            f"the model needs {_mib(weights)} for weights, {_mib(activations)} for a step, "
+            f"{_mib(BASE_BYTES)} for the process and {_mib(blocks_per_context * block_bytes)} for "
+            f"one context of {max_context_tokens} tokens: {_mib(needed)} in all",
+            rule="envelope.memory",
+            value=memory_bytes,
+            limit=needed,
+            fix=f"raise release.envelope.memory to at least {_mib(needed)}, "
+            "or lower max_context_tokens, max_batch_tokens or max_running",
+        )
+    num_blocks = min(left // block_bytes, max_running * blocks_per_context)
+    return MemoryPlan(BASE_BYTES, weights, activations, block_bytes, block_size, num_blocks)
+
+
+def _step_bytes(
+    config: ModelConfig, max_batch_tokens: int, max_running: int, max_context_tokens: int
+) -> int:
+    """Bytes alive at the widest point of a step: one layer's rows, one context's keys, the logits."""
+    row = 4 * config.hidden_size + 3 * config.intermediate_size
+    row += 3 * config.num_heads * config.head_dim
+    context = 4 * max_context_tokens * config.num_kv_heads * config.head_dim
+    logits = max_running * config.vocab_size
+    sampling = 6 * config.vocab_size * FLOAT64
+    return FLOAT32 * (max_batch_tokens * row + context + 2 * logits) + sampling
+
+
+def _mib(size: int) -> str:
+    return f"{-(-size // 2**20)}MiB"

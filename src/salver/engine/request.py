@@ -1,0 +1,108 @@
+"""One sequence on its way through the engine.
+
+There is no prefill and no decode. A request knows `num_tokens` (prompt and output so far) and
+`num_computed_tokens`, those whose KV exists; a step lets the second catch up with the first, and a
+request that has caught up gets its next token. A fresh prompt is far behind, a decoding request is
+one token behind, a preempted one fell back to zero, a prefix hit starts ahead.
+"""
+
+from salver.contract import GenerateRequest, SamplingParams, TokenLogprobs
+from salver.engine.output_text import OutputText
+
+_GOLDEN_RATIO = 0x9E3779B97F4A7C15  # an odd constant, so that choices get distinct seeds
+
+
+class Request:
+    """One choice of one GenerateRequest. Mutable, and owned by the scheduler alone."""
+
+    __slots__ = (
+        "arrived",
+        "cached_tokens",
+        "cancelled",
+        "choice",
+        "deadline",
+        "ended",
+        "first_token_at",
+        "key",
+        "leader",
+        "num_computed_tokens",
+        "output",
+        "params",
+        "prompt",
+        "prompt_logprobs",
+        "request_id",
+        "salt",
+        "scheduled_at",
+        "seed",
+        "tenant",
+        "text",
+    )
+
+    def __init__(
+        self,
+        source: GenerateRequest,
+        choice: int,
+        arrived: float,
+        text: OutputText,
+        leader: "Request | None" = None,
+    ) -> None:
+        self.key = f"{source.id}#{choice}"
+        self.request_id = source.id
+        self.choice = choice
+        self.params: SamplingParams = source.sampling
+        self.seed = (source.sampling.seed + choice * _GOLDEN_RATIO) % 2**64
+        self.prompt = source.prompt_token_ids
+        self.output: list[int] = []
+        self.tenant = source.tenant
+        self.salt = source.cache_salt
+        self.deadline = source.deadline
+        self.leader = leader
+        self.text = text
+        self.num_computed_tokens = 0
+        self.cached_tokens = 0
+        self.prompt_logprobs: list[TokenLogprobs] = []
+        self.cancelled = False
+        self.ended = False
+        self.arrived = arrived
+        self.scheduled_at: float | None = None
+        self.first_token_at: float | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt) + len(self.output)
+
+    @property
+    def num_missing_tokens(self) -> int:
+        return self.num_tokens - self.num_computed_tokens
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether prompt log-probabilities are still owed; they are computed once, by choice 0."""
+        return (
+            self.params.prompt_logprobs is not None
+            and self.choice == 0
+            and len(self.prompt_logprobs) < len(self.prompt) - 1
+        )
+
+    def take_prompt_logprobs(self) -> tuple[TokenLogprobs | None, ...]:
+        """What the first chunk carries: nothing precedes the first prompt token."""
+        if self.params.prompt_logprobs is None or self.choice != 0:
+            return ()
+        return (None, *self.prompt_logprobs)
+
+    def tokens(self, start: int, end: int) -> list[int]:
+        """Token ids at positions [start, end)."""
+        prompt_length = len(self.prompt)
+        if start >= prompt_length:
+            return self.output[start - prompt_length : end - prompt_length]
+        head = list(self.prompt[start:end])
+        return head + self.output[: max(0, end - prompt_length)]
+
+    def expired(self, now: float) -> bool:
+        return self.deadline is not None and now >= self.deadline
+
+    def __repr__(self) -> str:
+        return (
+            f"<Request {self.key} computed {self.num_computed_tokens}/{self.num_tokens} "
+            f"(prompt {len(self.prompt)}, output {len(self.output)}/{self.params.max_tokens})>"
+        )

@@ -1,0 +1,349 @@
+"""Who computes which tokens in the next step.
+
+    plan = scheduler.schedule(now)            decide, on plain data
+    output = runner.execute(plan)             compute
+    chunks = scheduler.update(plan, output, now)    account
+
+One idea (see `engine.request`): every request's `num_computed_tokens` catches up with its
+`num_tokens` under one token budget per step. Chunked prefill, prefix hits and preemption follow
+from it; none of them has a branch of its own. The rejected alternative, a prefill queue beside a
+decode queue, needs a rule for every way in which the two can starve each other.
+
+The policy order is first come, first served. Running requests come before waiting ones; when no
+block is free the last running request is preempted and recomputed later, so the first always
+makes progress and the engine cannot deadlock.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from salver.contract import (
+    Finish,
+    FinishReason,
+    GenerateRequest,
+    LoadSnapshot,
+    Outcome,
+    Timings,
+    TokenChunk,
+    TokenLogprobs,
+)
+from salver.engine.kv_cache import KVCacheManager
+from salver.engine.output_text import DecoderFactory, OutputText
+from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
+from salver.engine.request import Request
+from salver.errors import Refused, TooLarge
+from salver.flow import QueueBound, passed
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one step, and one request, may use. From the contract's envelope."""
+
+    max_running: int
+    max_batch_tokens: int
+    max_context_tokens: int
+
+
+class Scheduler:
+    """Owns every Request from `add` to its Finish.
+
+    Args:
+        kv: the KV pool and its tables.
+        limits: the bounds of a step.
+        queue: the bound of what may wait.
+        eos_token_ids: tokens that end a sequence unless it ignores them.
+        new_decoder: makes the detokenizer of one sequence.
+    """
+
+    def __init__(
+        self,
+        kv: KVCacheManager,
+        limits: Limits,
+        queue: QueueBound,
+        eos_token_ids: frozenset[int],
+        new_decoder: DecoderFactory,
+    ) -> None:
+        self.kv = kv
+        self.limits = limits
+        self.queue = queue
+        self.outcomes: Counter[Outcome] = Counter()
+        self.num_accepted = 0
+        self.num_steps = 0
+        self.num_preemptions = 0
+        self._eos_token_ids = eos_token_ids
+        self._new_decoder = new_decoder
+        self._waiting: deque[Request] = deque()
+        self._running: list[Request] = []  # in policy order, as they were first scheduled
+        self._ended: list[TokenChunk] = []  # finishes that the next update reports
+
+    # -- requests in -----------------------------------------------------------------------------
+
+    def add(self, source: GenerateRequest, now: float) -> None:
+        """Accept a request's `n` sequences, or refuse it whole.
+
+        Raises:
+            Refused: the queue is full, or the deadline has passed.
+            TooLarge: it could never fit the pool, even alone.
+        """
+        longest = len(source.prompt_token_ids) + source.sampling.max_tokens
+        if longest > (capacity := min(self.limits.max_context_tokens, self.kv.capacity_tokens)):
+            raise TooLarge(
+                f"prompt and max_tokens come to {longest} tokens, {capacity} fit",
+                rule="envelope.max_context_tokens",
+                value=longest,
+                limit=capacity,
+                fix="shorten the prompt or lower max_tokens",
+            )
+        waiting = (len(self._waiting), sum(request.num_tokens for request in self._waiting))
+        adding = (source.n, source.n * len(source.prompt_token_ids))
+        refusal = passed(source.id, source.deadline, now) or self.queue.refusal(
+            source.id, waiting=waiting, adding=adding
+        )
+        if refusal:
+            raise Refused(refusal)
+        self._waiting.extend(self._sequences(source, now))
+        self.num_accepted += source.n
+
+    def cancel(self, request_id: str) -> None:
+        """End every sequence of this request at the next step boundary. Unknown ids are ignored:
+        the request may have finished while the cancellation was on its way."""
+        for request in self._in_flight():
+            if request.request_id == request_id:
+                request.cancelled = True
+
+    # -- one step --------------------------------------------------------------------------------
+
+    def schedule(self, now: float) -> SchedulerOutput:
+        """Choose the step's tokens. Expired and cancelled requests free their blocks first."""
+        self._drop_dead(now)
+        budget = self.limits.max_batch_tokens
+        chosen: list[tuple[Request, int]] = []
+        preempted = self._schedule_running(budget, chosen)
+        budget -= sum(count for _, count in chosen)
+        if not preempted:
+            self._schedule_waiting(budget, chosen, now)
+        return self._plan(chosen)
+
+    def update(
+        self, plan: SchedulerOutput, output: ModelRunnerOutput, now: float
+    ) -> list[TokenChunk]:
+        """Account for a step: advance, append the sampled tokens, end what is done."""
+        by_key = {request.key: request for request in self._running}
+        chunks, self._ended = self._ended, []
+        for sequence in plan.sequences:
+            request = by_key[sequence.key]
+            request.num_computed_tokens = sequence.context_length
+            self.kv.publish(request)
+            request.prompt_logprobs.extend(output.prompt_logprobs.get(request.key, ()))
+            if sequence.sample is not None:
+                chunks.append(self._append(request, output.sampled[request.key], now))
+        self._running = [request for request in self._running if not request.ended]
+        self.num_steps += 1
+        return chunks
+
+    # -- choosing --------------------------------------------------------------------------------
+
+    def _schedule_running(self, budget: int, chosen: list[tuple[Request, int]]) -> bool:
+        """Give each running request its missing tokens; True when one had to be preempted."""
+        preempted = False
+        index = 0
+        while index < len(self._running) and budget > 0:
+            request = self._running[index]
+            count = min(request.num_missing_tokens, budget)
+            while not self.kv.extend(request, request.num_computed_tokens + count):
+                preempted = True
+                if self._preempt_last() is request:
+                    return True
+            chosen.append((request, count))
+            budget -= count
+            index += 1
+        return preempted
+
+    def _schedule_waiting(self, budget: int, chosen: list[tuple[Request, int]], now: float) -> None:
+        """Start waiting requests while budget, blocks and `max_running` last."""
+        skipped: list[Request] = []
+        while self._waiting and budget > 0 and len(self._running) < self.limits.max_running:
+            request = self._waiting.popleft()
+            if self._waits_for_leader(request):
+                skipped.append(request)
+                continue
+            if not self.kv.attach(request, budget):
+                skipped.append(request)
+                break
+            count = min(request.num_missing_tokens, budget)
+            budget -= count
+            self._start(request, now)
+            chosen.append((request, count))
+        self._waiting.extendleft(reversed(skipped))
+
+    def _start(self, request: Request, now: float) -> None:
+        if request.scheduled_at is None:
+            request.scheduled_at = now
+            request.cached_tokens = min(request.num_computed_tokens, len(request.prompt))
+        self._running.append(request)
+
+    def _preempt_last(self) -> Request:
+        """Take the blocks of the request that is last in policy order; it starts over later."""
+        request = self._running.pop()
+        self.kv.release(request)
+        request.num_computed_tokens = 0
+        if request.wants_prompt_logprobs:
+            request.prompt_logprobs.clear()
+        self._waiting.appendleft(request)
+        self.num_preemptions += 1
+        return request
+
+    def _waits_for_leader(self, request: Request) -> bool:
+        """Choices 1..n-1 wait while choice 0 computes the full blocks they are going to share."""
+        leader = request.leader
+        if leader is None or leader.ended:
+            return False
+        shareable = (len(request.prompt) - 1) // self.kv.block_size * self.kv.block_size
+        return leader.num_computed_tokens < shareable
+
+    def _plan(self, chosen: list[tuple[Request, int]]) -> SchedulerOutput:
+        token_ids: list[int] = []
+        sequences = []
+        for request, count in chosen:
+            start = len(token_ids)
+            first = request.num_computed_tokens
+            token_ids += request.tokens(first, first + count)
+            sequences.append(self._sequence(request, start, first, first + count))
+        return SchedulerOutput(token_ids, sequences)
+
+    def _sequence(self, request: Request, start: int, first: int, end: int) -> ScheduledSequence:
+        wants = request.wants_prompt_logprobs
+        return ScheduledSequence(
+            key=request.key,
+            start=start,
+            end=start + end - first,
+            first_position=first,
+            block_table=self.kv.table(request),
+            sample=self._sample_spec(request) if end == request.num_tokens else None,
+            prompt_logprobs=request.params.prompt_logprobs if wants else None,
+            next_prompt_tokens=request.prompt[first + 1 : end + 1] if wants else (),
+        )
+
+    def _sample_spec(self, request: Request) -> SampleSpec:
+        params = request.params
+        banned: tuple[int, ...] = ()
+        if len(request.output) < params.min_tokens:
+            banned = (*sorted(self._eos_token_ids), *params.stop_token_ids)
+        return SampleSpec(params, request.seed, request.prompt, request.output, banned)
+
+    # -- accounting ------------------------------------------------------------------------------
+
+    def _append(self, request: Request, token: TokenLogprobs, now: float) -> TokenChunk:
+        """Add one sampled token, and end the request if it was the last."""
+        first = not request.output
+        if first:
+            request.first_token_at = now
+        request.output.append(token.token_id)
+        reason, matched, text = self._judge(request, token.token_id)
+        finish = None
+        if reason is not None:
+            finish = self._end(request, Outcome.FINISHED, reason, now, matched)
+        return TokenChunk(
+            request_id=request.request_id,
+            choice=request.choice,
+            token_ids=(token.token_id,),
+            text=text,
+            logprobs=() if request.params.logprobs is None else (token,),
+            prompt_logprobs=request.take_prompt_logprobs() if first else (),
+            finish=finish,
+        )
+
+    def _judge(
+        self, request: Request, token_id: int
+    ) -> tuple[FinishReason | None, str | int | None, str]:
+        """Whether this token ends the request, what matched, and the text that became final."""
+        params = request.params
+        may_stop = len(request.output) >= params.min_tokens
+        is_eos = token_id in self._eos_token_ids and not params.ignore_eos
+        if may_stop and (is_eos or token_id in params.stop_token_ids):
+            matched = None if is_eos else token_id
+            kept = request.text.push(token_id, may_stop=False) if params.include_stop else ""
+            return FinishReason.STOP, matched, kept + request.text.finish()
+        text = request.text.push(token_id, may_stop=may_stop)
+        if request.text.matched is not None:
+            return FinishReason.STOP, request.text.matched, text
+        if len(request.output) >= params.max_tokens:
+            text += request.text.finish()
+            return FinishReason.LENGTH, None, text
+        return None, None, text
+
+    def _drop_dead(self, now: float) -> None:
+        """End what was cancelled or has expired, before it costs another token (law 6)."""
+        dead = [r for r in self._in_flight() if r.cancelled or r.expired(now)]
+        if not dead:
+            return
+        for request in dead:
+            outcome = Outcome.CANCELLED if request.cancelled else Outcome.EXPIRED
+            finish = self._end(request, outcome, FinishReason.ABORT, now)
+            self._ended.append(
+                TokenChunk(
+                    request.request_id, request.choice, text=request.text.finish(), finish=finish
+                )
+            )
+        self._waiting = deque(r for r in self._waiting if not r.ended)
+        self._running = [r for r in self._running if not r.ended]
+
+    def _end(
+        self,
+        request: Request,
+        outcome: Outcome,
+        reason: FinishReason,
+        now: float,
+        matched: str | int | None = None,
+    ) -> Finish:
+        self.kv.release(request)
+        request.ended = True
+        self.outcomes[outcome] += 1
+        timings = Timings(request.arrived, request.scheduled_at, request.first_token_at, now)
+        return Finish(outcome, reason, timings, matched, request.cached_tokens)
+
+    # -- seen from outside -----------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting or self._running or self._ended)
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._waiting) + len(self._running)
+
+    def load(self) -> LoadSnapshot:
+        pool = self.kv.pool
+        return LoadSnapshot(
+            requests_waiting=len(self._waiting),
+            requests_running=len(self._running),
+            tokens_waiting=sum(request.num_tokens for request in self._waiting),
+            kv_blocks_total=pool.num_blocks,
+            kv_blocks_owned=pool.num_owned,
+            kv_blocks_cached=pool.num_cached,
+            steps=self.num_steps,
+            preemptions=self.num_preemptions,
+            prefix_cache_queries=self.kv.num_queried_tokens,
+            prefix_cache_hits=self.kv.num_hit_tokens,
+        )
+
+    def _in_flight(self) -> Iterator[Request]:
+        yield from self._running
+        yield from self._waiting
+
+    def _sequences(self, source: GenerateRequest, now: float) -> Iterator[Request]:
+        leader: Request | None = None
+        for choice in range(source.n):
+            params = source.sampling
+            decoder = self._new_decoder(params.skip_special_tokens)
+            text = OutputText(decoder, params.stop, params.include_stop)
+            request = Request(source, choice, now, text, leader)
+            leader = leader or request
+            yield request
+
+    def __repr__(self) -> str:
+        return (
+            f"<Scheduler {len(self._running)} running, {len(self._waiting)} waiting, "
+            f"{self.kv.pool!r}>"
+        )
