@@ -27,11 +27,14 @@ from salver.worker.frames import (
     MAX_REPORT_BYTES,
     Cancel,
     Command,
+    ErrorReport,
     Fatal,
     Generate,
     MalformedFrame,
+    ModelFacts,
     Ready,
     Refusal,
+    Rejected,
     Report,
     StepFrame,
     command_reader,
@@ -108,12 +111,16 @@ decisions = st.builds(
     words,
     st.none() | numbers,
 )
+facts = st.builds(ModelFacts, words, counts, counts, counts)
+scalars = st.none() | counts | numbers | words
+errors = st.builds(ErrorReport, words, words, words, scalars, scalars, words)
 commands = st.builds(Generate, requests) | st.builds(Cancel, words)
 reports = st.one_of(
-    st.builds(Ready, counts, words, *([counts] * 7), numbers),
+    st.builds(Ready, counts, facts, counts, counts, counts, numbers),
     st.builds(StepFrame, tuples(chunks), loads),
     st.builds(Refusal, words, decisions),
-    st.builds(Fatal, words, words, words, words),
+    st.builds(Rejected, words, errors),
+    st.builds(Fatal, errors),
 )
 
 

@@ -25,7 +25,7 @@ class MalformedFrame(BackendError):
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True):
-    """Compute this. Answered by chunks in step frames, or by one Refusal."""
+    """Compute this. Answered by chunks in step frames, or by one Refusal or Rejected."""
 
     request: GenerateRequest
 
@@ -36,17 +36,22 @@ class Cancel(msgspec.Struct, frozen=True, tag=True):
     request_id: str
 
 
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What a worker found in the bytes it opened."""
+
+    architecture: str
+    num_parameters: int
+    weights_bytes: int  # as they lie in memory
+    planned_bytes: int  # what the memory plan allows for, all told
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The model is loaded and its bytes were checked; requests are taken from now on."""
 
     pid: int
-    architecture: str
-    num_parameters: int
-    max_context_tokens: int
+    model: ModelFacts
     block_size: int  # tokens per KV block
     num_blocks: int
-    weights_bytes: int  # as they lie in memory
-    planned_bytes: int  # what the memory plan allows for, all told
     resident_bytes: int  # what the process really held when it became ready
     load_seconds: float
 
@@ -65,17 +70,32 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
     decision: Decision
 
 
-class Fatal(msgspec.Struct, frozen=True, tag=True):
-    """The worker's last words. `kind` is the exception's class name."""
+class ErrorReport(msgspec.Struct, frozen=True):
+    """An exception as plain data; `salver.worker.error_report` turns it back. `kind` is its class."""
 
     kind: str
     problem: str
     rule: str = ""
+    value: int | float | str | None = None
+    limit: int | float | str | None = None
     fix: str = ""
 
 
+class Rejected(msgspec.Struct, frozen=True, tag=True):
+    """The request cannot be served as asked, by anyone at any time: a RequestError on arrival."""
+
+    request_id: str
+    error: ErrorReport
+
+
+class Fatal(msgspec.Struct, frozen=True, tag=True):
+    """The worker's last words."""
+
+    error: ErrorReport
+
+
 Command = Generate | Cancel
-Report = Ready | StepFrame | Refusal | Fatal
+Report = Ready | StepFrame | Refusal | Rejected | Fatal
 
 _encoder = msgspec.msgpack.Encoder()
 

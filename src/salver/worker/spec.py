@@ -1,0 +1,34 @@
+"""What a worker is told when it starts. It reads nothing else: no environment, no contract file."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from salver.engine.core import EngineCore
+from salver.worker.frames import ModelFacts
+
+MODEL_ENGINE = "salver.worker.model_engine:open_model_engine"
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One release's worker, in the three to six scalars that each part of it needs.
+
+    `engine` names, as `module:function`, what turns this spec into an engine: the place where
+    another runner, or a fake one, is plugged in.
+    """
+
+    name: str
+    model_path: str
+    digest: str  # `sha256:` and 64 hex digits; the bytes are checked against it again
+    memory_bytes: int
+    threads: int
+    max_context_tokens: int
+    max_running: int
+    max_batch_tokens: int
+    max_queued_requests: int
+    max_queued_tokens: int
+    block_size: int = 16
+    engine: str = MODEL_ENGINE
+
+
+OpenEngine = Callable[[WorkerSpec], tuple[EngineCore, ModelFacts]]
