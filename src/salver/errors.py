@@ -5,6 +5,7 @@
     ├── DoesNotFit              the contract is sound but this machine cannot hold it
     ├── IntegrityError          bytes are not what they were declared to be
     │   └── MalformedModel      a checkpoint, tokenizer or chat template that cannot be trusted
+    ├── UnsupportedModel        a sound model that asks for something this build does not compute
     ├── FetchError              an artifact could not be fetched from its source
     ├── RequestError            one request cannot be served as asked; the caller must change it
     │   ├── UnsupportedField    a field or option that is not implemented (law 9)
@@ -82,6 +83,10 @@ class IntegrityError(SalverError):
 
 class MalformedModel(IntegrityError):
     """A checkpoint, tokenizer or chat template is damaged, hostile or of an unknown kind."""
+
+
+class UnsupportedModel(SalverError):
+    """A sound model that asks for something this build does not compute, which is never ignored."""
 
 
 class FetchError(SalverError):

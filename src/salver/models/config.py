@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from salver.errors import MalformedModel
+
+MAX_LAYERS: Final = 1024
 
 
 class RopeScaling(StrEnum):
@@ -63,3 +68,37 @@ class ModelConfig:
         layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
         heads = 1 if self.tie_embeddings else 2
         return self.num_layers * layer + (heads * self.vocab_size + 1) * self.hidden_size
+
+
+def checked(config: ModelConfig, where: str) -> ModelConfig:
+    """The same config, once its sizes agree with each other.
+
+    Raises:
+        MalformedModel: naming the file as `where`.
+    """
+    factors = config.rope.frequency_factors
+    rules = (
+        (config.num_layers <= MAX_LAYERS, "num_layers", MAX_LAYERS),
+        (
+            config.num_heads % config.num_kv_heads == 0,
+            "num_kv_heads",
+            f"divides {config.num_heads}",
+        ),
+        (config.head_dim % 2 == 0, "head_dim", "even"),
+        (config.rms_norm_eps < 1, "rms_norm_eps", 1),
+        (
+            factors is None or 2 * len(factors) == config.head_dim,
+            "rope_freqs",
+            config.head_dim // 2,
+        ),
+    )
+    for holds, name, limit in rules:
+        if not holds:
+            raise MalformedModel(
+                f"{where}: {name} breaks its bound ({limit}) in {config}",
+                rule=f"model.{name}",
+                value=getattr(config, name, None),
+                limit=limit,
+                fix="the file is damaged or not of this architecture",
+            )
+    return config
