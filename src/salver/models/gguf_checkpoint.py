@@ -19,7 +19,8 @@ from salver.errors import MalformedModel
 from salver.models.config import ModelConfig
 from salver.models.files import map_file
 from salver.models.gguf_config import config_from_gguf
-from salver.models.gguf_header import GgufHeader, GgufTensor, Metadata, read_header
+from salver.models.gguf_header import GgufHeader, Metadata, read_header
+from salver.models.gguf_tensors import GgufTensor
 from salver.models.names import check_tensors, expected_tensors, gguf_name
 from salver.models.weights import GGUF_TYPES, decode_blocks, finite, unsupported_type
 

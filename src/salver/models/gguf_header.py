@@ -3,7 +3,7 @@
 A GGUF header is a chain of lengths, each of which says where the next one is. Every length is
 therefore held against what is left of the header, and against a limit far above any real model's,
 before a byte is read or a list is made. Memory stays within a small multiple of
-`MAX_HEADER_BYTES`, whatever the file claims. The `gguf` package's own reader trusts those
+`gguf_cursor.MAX_HEADER_BYTES`, whatever the file claims. The `gguf` package's own reader trusts those
 lengths, so it is given no file; its tables of block sizes and its decoders are what we use.
 
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.
@@ -14,25 +14,20 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from math import prod
 from typing import Final
 
 import numpy as np
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from salver.errors import MalformedModel
+from salver.models.gguf_cursor import Cursor
+from salver.models.gguf_tensors import GgufTensor, read_tensors
 
 Scalar = bool | int | float | str
 Metadata = Mapping[str, Scalar | list[Scalar]]
 """Metadata by key, in file order, as plain Python values. Arrays are flat lists of one type."""
 
-MAX_HEADER_BYTES: Final = 64 << 20
-MAX_ARRAY_ITEMS: Final = 1 << 22  # over all arrays together; the largest vocabularies need 1.5M
 MAX_KEYS: Final = 1 << 12
 MAX_TENSORS: Final = 1 << 16
 MAX_KEY_BYTES: Final = (1 << 16) - 1
-MAX_NAME_BYTES: Final = 64
-MAX_DIMENSIONS: Final = 4
 MAX_ALIGNMENT: Final = 1 << 16
 
 _MAGIC = b"GGUF"
@@ -74,20 +69,6 @@ _NUMBERS: Final[Mapping[_ValueType, np.dtype[np.generic]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class GgufTensor:
-    """Where one tensor lies: bytes [start, start + size) of the file.
-
-    `shape` is row-major, outermost first, the reverse of how the file writes it.
-    """
-
-    name: str
-    type: GGMLQuantizationType
-    shape: tuple[int, ...]
-    start: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class GgufHeader:
     """What the front of the file says, all of it inside the file and free of overlaps."""
 
@@ -101,71 +82,14 @@ def read_header(file: mmap.mmap, where: str) -> GgufHeader:
     Raises:
         MalformedModel: the header contradicts itself, the file's size or a limit.
     """
-    cursor = _Cursor(file, where)
+    cursor = Cursor(file, where)
     num_tensors, num_keys = _read_counts(cursor)
     metadata = _read_metadata(cursor, num_keys)
-    alignment = _alignment(metadata, cursor)
-    entries = [_read_entry(cursor) for _ in range(num_tensors)]
-    data_start = -(-cursor.position // alignment) * alignment
-    return GgufHeader(metadata, _place(entries, data_start, alignment, cursor))
+    tensors = read_tensors(cursor, num_tensors, _alignment(metadata, cursor))
+    return GgufHeader(metadata, tensors)
 
 
-class _Cursor:
-    """A reading position in [0, end) that no length in the file can push past `end`."""
-
-    def __init__(self, file: mmap.mmap, where: str) -> None:
-        self.file = file
-        self.where = where
-        self.position = 0
-        self.end = min(len(file), MAX_HEADER_BYTES)
-        self.items_left = MAX_ARRAY_ITEMS
-
-    def fail(
-        self, problem: str, rule: str, value: object = None, limit: object = None
-    ) -> MalformedModel:
-        return MalformedModel(
-            f"{self.where}: {problem} (at byte {self.position})",
-            rule=f"gguf.{rule}",
-            value=value,
-            limit=limit,
-            fix="the file is damaged or not a GGUF of version 2 or 3: fetch it again and check"
-            " its digest",
-        )
-
-    def need(self, size: int, what: str) -> None:
-        """Refuse unless `size` more bytes of header are there."""
-        left = self.end - self.position
-        if size > left:
-            raise self.fail(f"{what} needs {size} bytes, {left} are left", "header", size, left)
-
-    def take(self, size: int, what: str) -> bytes:
-        self.need(size, what)
-        start, self.position = self.position, self.position + size
-        return self.file[start : self.position]
-
-    def u32(self, what: str) -> int:
-        return int.from_bytes(self.take(4, what), "little")
-
-    def u64(self, what: str) -> int:
-        return int.from_bytes(self.take(8, what), "little")
-
-    def count(self, what: str, limit: int, smallest: int) -> int:
-        """A number of things of at least `smallest` bytes each, held against both bounds."""
-        count = self.u64(what)
-        if count > limit:
-            raise self.fail(f"{what} is {count}, over {limit}", "count", count, limit)
-        self.need(count * smallest, what)
-        return count
-
-    def string(self, what: str, limit: int = MAX_HEADER_BYTES) -> str:
-        raw = self.take(self.count(f"length of {what}", limit, 1), what)
-        try:
-            return raw.decode()
-        except UnicodeDecodeError as error:
-            raise self.fail(f"{what} is not UTF-8: {error.reason}", "utf8") from None
-
-
-def _read_counts(cursor: _Cursor) -> tuple[int, int]:
+def _read_counts(cursor: Cursor) -> tuple[int, int]:
     magic = cursor.take(4, "magic")
     if magic != _MAGIC:
         raise cursor.fail(f"starts with {magic!r}, not {_MAGIC!r}", "magic", magic)
@@ -178,7 +102,7 @@ def _read_counts(cursor: _Cursor) -> tuple[int, int]:
     return num_tensors, cursor.count("number of keys", MAX_KEYS, _SMALLEST_KEY)
 
 
-def _read_metadata(cursor: _Cursor, num_keys: int) -> Metadata:
+def _read_metadata(cursor: Cursor, num_keys: int) -> Metadata:
     metadata: dict[str, Scalar | list[Scalar]] = {}
     for _ in range(num_keys):
         key = cursor.string("a key", MAX_KEY_BYTES)
@@ -191,7 +115,7 @@ def _read_metadata(cursor: _Cursor, num_keys: int) -> Metadata:
     return metadata
 
 
-def _read_type(cursor: _Cursor, key: str) -> _ValueType:
+def _read_type(cursor: Cursor, key: str) -> _ValueType:
     number = cursor.u32(f"type of {key!r}")
     try:
         return _ValueType(number)
@@ -199,13 +123,13 @@ def _read_type(cursor: _Cursor, key: str) -> _ValueType:
         raise cursor.fail(f"{key!r} has unknown type {number}", "type", number) from None
 
 
-def _read_one(cursor: _Cursor, kind: _ValueType, key: str) -> Scalar:
+def _read_one(cursor: Cursor, kind: _ValueType, key: str) -> Scalar:
     if kind is _ValueType.STRING:
         return cursor.string(f"value of {key!r}")
     return _read_numbers(cursor, kind, 1, key)[0]
 
 
-def _read_array(cursor: _Cursor, key: str) -> list[Scalar]:
+def _read_array(cursor: Cursor, key: str) -> list[Scalar]:
     kind = _read_type(cursor, key)
     if kind is _ValueType.ARRAY:
         raise cursor.fail(f"{key!r} is an array of arrays", "type")
@@ -216,7 +140,7 @@ def _read_array(cursor: _Cursor, key: str) -> list[Scalar]:
     return read(cursor, kind, count, key)
 
 
-def _read_numbers(cursor: _Cursor, kind: _ValueType, count: int, key: str) -> list[Scalar]:
+def _read_numbers(cursor: Cursor, kind: _ValueType, count: int, key: str) -> list[Scalar]:
     dtype = _NUMBERS[kind]
     raw = cursor.take(count * dtype.itemsize, f"value of {key!r}")
     numbers: list[Scalar] = np.frombuffer(raw, dtype).tolist()
@@ -227,7 +151,7 @@ def _read_numbers(cursor: _Cursor, kind: _ValueType, count: int, key: str) -> li
     return [bool(number) for number in numbers]
 
 
-def _read_strings(cursor: _Cursor, _: _ValueType, count: int, key: str) -> list[Scalar]:
+def _read_strings(cursor: Cursor, _: _ValueType, count: int, key: str) -> list[Scalar]:
     # A vocabulary has 10^5 strings, so this loop alone unpacks lengths without `cursor.count`.
     unpack = struct.Struct("<Q").unpack_from
     file, end, position = cursor.file, cursor.end, cursor.position
@@ -245,7 +169,7 @@ def _read_strings(cursor: _Cursor, _: _ValueType, count: int, key: str) -> list[
     return strings
 
 
-def _alignment(metadata: Metadata, cursor: _Cursor) -> int:
+def _alignment(metadata: Metadata, cursor: Cursor) -> int:
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if (
         not isinstance(alignment, int)
@@ -259,66 +183,3 @@ def _alignment(metadata: Metadata, cursor: _Cursor) -> int:
             MAX_ALIGNMENT,
         )
     return int(alignment)
-
-
-def _read_entry(cursor: _Cursor) -> GgufTensor:
-    """One row of the tensor table; `start` is still relative to the data section."""
-    name = cursor.string("a tensor's name", MAX_NAME_BYTES)
-    num_dimensions = cursor.u32(f"dimensions of {name!r}")
-    if not 1 <= num_dimensions <= MAX_DIMENSIONS:
-        raise cursor.fail(
-            f"{name!r} has {num_dimensions} dimensions; 1 to {MAX_DIMENSIONS} are possible",
-            "dimensions",
-            num_dimensions,
-            MAX_DIMENSIONS,
-        )
-    shape = tuple(cursor.u64(f"shape of {name!r}") for _ in range(num_dimensions))[::-1]
-    kind = _tensor_type(cursor, name)
-    size = _size_in_bytes(cursor, name, kind, shape)
-    return GgufTensor(name, kind, shape, cursor.u64(f"offset of {name!r}"), size)
-
-
-def _tensor_type(cursor: _Cursor, name: str) -> GGMLQuantizationType:
-    number = cursor.u32(f"type of {name!r}")
-    try:
-        return GGMLQuantizationType(number)
-    except ValueError:
-        raise cursor.fail(f"{name!r} has unknown type {number}", "tensor_type", number) from None
-
-
-def _size_in_bytes(
-    cursor: _Cursor, name: str, kind: GGMLQuantizationType, shape: tuple[int, ...]
-) -> int:
-    block_elements, block_bytes = GGML_QUANT_SIZES[kind]
-    if 0 in shape or shape[-1] % block_elements:
-        raise cursor.fail(
-            f"{name!r} has shape {shape}; rows of {kind.name} hold a positive multiple of"
-            f" {block_elements} elements",
-            "shape",
-            shape,
-            block_elements,
-        )
-    return prod(shape) // block_elements * block_bytes
-
-
-def _place(
-    entries: list[GgufTensor], data_start: int, alignment: int, cursor: _Cursor
-) -> Mapping[str, GgufTensor]:
-    """Turn relative offsets into file positions; refuse misplaced or overlapping tensors."""
-    placed: dict[str, GgufTensor] = {}
-    occupied = data_start
-    for entry in sorted(entries, key=lambda entry: entry.start):
-        start = data_start + entry.start
-        end = start + entry.size
-        faults: list[tuple[bool, str, str]] = [
-            (entry.name in placed, "appears twice", "duplicate"),
-            (start % alignment != 0, f"is not aligned to {alignment}", "alignment"),
-            (start < occupied, "overlaps another tensor", "overlap"),
-            (end > len(cursor.file), f"ends past the file's {len(cursor.file)} bytes", "bounds"),
-        ]
-        for wrong, problem, rule in faults:
-            if wrong:
-                raise cursor.fail(f"tensor {entry.name!r} {problem}", rule, (start, end))
-        placed[entry.name] = GgufTensor(entry.name, entry.type, entry.shape, start, entry.size)
-        occupied = end
-    return placed
