@@ -2,6 +2,8 @@
 
 from salver.contract.backend import Backend, LoadSnapshot
 from salver.contract.decision import Action, Cause, Decision
+from salver.contract.deployment import Deployment
+from salver.contract.enforcement import DeclaredOnly, declared_only, unavailable
 from salver.contract.faults import Fault
 from salver.contract.generate import (
     Finish,
@@ -13,20 +15,61 @@ from salver.contract.generate import (
     TokenChunk,
     TokenLogprobs,
 )
+from salver.contract.loading import load_deployment
+from salver.contract.policy import (
+    Admission,
+    FallbackStep,
+    Gate,
+    OnInconclusive,
+    Overload,
+    Probes,
+    Rollout,
+    Shadow,
+    Slo,
+    Telemetry,
+    Tenant,
+    TrafficClass,
+    UpstreamBackend,
+)
+from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
 
 __all__ = [
     "Action",
+    "Admission",
     "Backend",
     "Cause",
     "Decision",
+    "DeclaredOnly",
+    "Deployment",
+    "Engine",
+    "Envelope",
+    "FallbackStep",
     "Fault",
     "Finish",
     "FinishReason",
+    "Gate",
     "GenerateRequest",
+    "KvCache",
     "LoadSnapshot",
+    "OnInconclusive",
     "Outcome",
+    "Overload",
+    "Probes",
+    "Quantization",
+    "Release",
+    "Rollout",
+    "Runtime",
     "SamplingParams",
+    "Shadow",
+    "Slo",
+    "Telemetry",
+    "Tenant",
     "Timings",
     "TokenChunk",
     "TokenLogprobs",
+    "TrafficClass",
+    "UpstreamBackend",
+    "declared_only",
+    "load_deployment",
+    "unavailable",
 ]

@@ -1,0 +1,95 @@
+"""Which parts of a contract this version keeps, and which it can only read.
+
+A contract may declare what a later version will enforce; it is then validated like the rest, and
+`salver check` says plainly that nothing acts on it yet. Every field of the schema is in exactly one
+of the two lists, by itself or through the section that holds it; a test walks the schema and fails
+for a field that is in neither.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from salver.contract.deployment import Deployment
+from salver.contract.faults import Fault
+from salver.contract.policy import Overload
+from salver.contract.release import Engine
+from salver.contract.section import Section
+
+ENFORCED = {
+    "apiVersion": "read by this version or refused",
+    "kind": "read by this version or refused",
+    "name": "the model name that callers must use",
+    "owner": "required; shown where a person looks when it breaks",
+    "release.artifact": "where `salver pull` fetches the bytes",
+    "release.digest": "checked against the bytes before one of them is used",
+    "release.runtime.engine": "an engine that this build lacks is refused",
+    "release.runtime.quantization": "a kind that the engine lacks is refused",
+    "release.runtime.kv_cache": "a kind that the engine lacks is refused",
+    "release.envelope.memory": "sizes the KV pool; held against the machine before the start",
+    "release.envelope.threads": "bounds the threads that compute; held against the machine's cores",
+    "release.envelope.max_context_tokens": "a longer request is refused",
+    "release.envelope.max_output_tokens": "a request that asks for more is refused",
+    "release.envelope.max_running": "bounds the sequences in a batch",
+    "release.envelope.max_batch_tokens": "bounds the tokens of a step",
+    "admission.max_queued_requests": "a request beyond it is refused",
+    "admission.max_queued_tokens": "a request beyond it is refused",
+    "admission.default_timeout": "the deadline of a request that brings none",
+    "probes.interval": "a probe inference runs that often; /ready rests on it",
+    "probes.wedge_after": "a worker whose step takes longer is replaced",
+}
+"""Field path -> how it is kept."""
+
+NOT_YET = {
+    "slo": "Nothing is measured against it yet; predicting it needs a latency model.",
+    "admission.overload": "A full queue refuses new requests, whatever their class.",
+    "tenants": "Every caller is served as one tenant, without weights, quotas or classes.",
+    "probes.golden": "Probes check that the worker answers, not what it answers.",
+    "rollout": "A new release replaces the old one at once, by a restart.",
+    "fallback": "A request that the release cannot serve is refused.",
+    "backends": "No other server is ever asked.",
+    "telemetry.prompt_logging": "Prompts are never logged.",
+    "telemetry.trace_sample": "No request is traced.",
+}
+"""Path of a field or of a whole section -> what happens instead, as one sentence."""
+
+_KEPT_ANYWAY = {
+    "admission.overload": Overload.REJECT_NEW,
+    "telemetry.prompt_logging": "off",
+    "telemetry.trace_sample": 0.0,
+}
+"""Values of not yet enforced fields that say what happens in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredOnly:
+    """A part that the deployment declares and this version does not enforce."""
+
+    path: str
+    sentence: str
+
+
+def declared_only(deployment: Deployment) -> tuple[DeclaredOnly, ...]:
+    """The parts that the deployment declares and this version does not enforce."""
+    return tuple(
+        DeclaredOnly(path, sentence)
+        for path, sentence in NOT_YET.items()
+        if (declared := _declared(deployment, path)) is not None
+        if declared != _KEPT_ANYWAY.get(path)
+    )
+
+
+def unavailable(deployment: Deployment) -> tuple[Fault, ...]:
+    """What the contract asks for by right but this build does not have."""
+    engine = deployment.release.runtime.engine
+    if engine is not Engine.NATIVE:
+        return ()
+    fix = "use `engine: numpy` with `quantization: f32` and `kv_cache: f32`; this build has no native core"
+    return (Fault("release.runtime.engine", engine.value, "runtime.engine_available", fix),)
+
+
+def _declared(section: Section, path: str) -> Any:
+    """The value that was written at the path, or None if the file does not have it."""
+    key, _, rest = path.partition(".")
+    names = {info.alias or name: name for name, info in type(section).model_fields.items()}
+    value = getattr(section, names[key]) if names[key] in section.model_fields_set else None
+    return _declared(value, rest) if rest and value is not None else value

@@ -1,0 +1,207 @@
+"""How a release is served: objectives, admission, tenants, probes, rollout, fallback, telemetry.
+
+None of it changes which tokens come out, so none of it is part of the release: model and policy
+change separately, and a regression has one suspect.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from salver.contract.quantities import Duration, Fraction
+from salver.contract.release import Count
+from salver.contract.section import Section
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"\S")]
+
+
+class Slo(Section):
+    """What callers are promised, measured as conventions define the words."""
+
+    ttft_p95: Duration | None = Field(
+        None, description="Request start to first token, 95th percentile.", examples=["500ms"]
+    )
+    tpot_p95: Duration | None = Field(
+        None, description="Mean gap between a request's tokens, 95th percentile.", examples=["50ms"]
+    )
+    e2e_p99: Duration | None = Field(
+        None, description="Request start to last token, 99th percentile.", examples=["20s"]
+    )
+    availability: Fraction | None = Field(
+        None, description="Share of requests that get a correct answer.", examples=["99.9%"]
+    )
+
+
+class Overload(StrEnum):
+    """What gives way when the queue is full."""
+
+    REJECT_NEW = "reject_new"
+    SHED_LOWEST_CLASS = "shed_lowest_class"
+
+
+class Admission(Section):
+    """How much may wait, and for how long."""
+
+    max_queued_requests: Count = Field(
+        1024, description="Requests that may wait; the next one is refused.", examples=[1024]
+    )
+    max_queued_tokens: Count = Field(
+        65536, description="Prompt tokens that may wait, over all requests.", examples=[65536]
+    )
+    default_timeout: Duration = Field(
+        30.0,
+        description="A request's deadline when the caller sets none.",
+        examples=["30s"],
+        json_schema_extra={"default": "30s"},
+    )
+    overload: Overload = Field(
+        Overload.REJECT_NEW,
+        description="What gives way when the queue is full.",
+        examples=["reject_new"],
+    )
+
+
+class TrafficClass(StrEnum):
+    """How much a request matters, most first."""
+
+    CRITICAL = "critical"
+    STANDARD = "standard"
+    BATCH = "batch"
+
+
+class Tenant(Section):
+    """One party that shares the deployment. Its keys live in the state store, hashed."""
+
+    name: Name = Field(description="The tenant's name.", examples=["search"])
+    weight: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+        1.0, description="Its share of the machine relative to the others.", examples=[3]
+    )
+    traffic_class: TrafficClass = Field(
+        TrafficClass.STANDARD,
+        alias="class",
+        description="The highest class its requests may have.",
+        examples=["standard"],
+    )
+    tokens_per_minute: Count | None = Field(
+        None, description="Quota, prompt and output together; none if absent.", examples=[50000]
+    )
+    max_in_flight: Count | None = Field(
+        None, description="Its requests in flight at once; no bound if absent.", examples=[32]
+    )
+
+
+class Probes(Section):
+    """How Salver finds out whether the release still works."""
+
+    golden: Text | None = Field(
+        None,
+        description="File of prompts with their expected answers, relative to this file.",
+        examples=["golden/assistant.jsonl"],
+    )
+    interval: Duration = Field(
+        15.0,
+        description="Between two probe inferences.",
+        examples=["15s"],
+        json_schema_extra={"default": "15s"},
+    )
+    wedge_after: Duration = Field(
+        10.0,
+        description="A step that takes longer means the worker is wedged and is replaced.",
+        examples=["10s"],
+        json_schema_extra={"default": "10s"},
+    )
+
+
+class Shadow(Section):
+    """Traffic copied to the new release before any caller sees its answers."""
+
+    fraction: Fraction = Field(description="Share of requests copied.", examples=["10%"])
+    min_samples: Count = Field(description="Copies before the first step.", examples=[50])
+
+
+class Gate(Section):
+    """What each rollout step must show before the next."""
+
+    min_samples: Count = Field(description="Requests seen on the new release.", examples=[200])
+    max_error_rate: Fraction = Field(description="Share that may fail.", examples=["1%"])
+    max_ttft_regression: Fraction = Field(
+        description="How much slower the first token may come.", examples=["10%"]
+    )
+    max_tpot_regression: Fraction = Field(
+        description="How much slower the next ones may come.", examples=["10%"]
+    )
+    golden: Literal["all"] = Field(
+        "all", description="How many golden prompts must still pass.", examples=["all"]
+    )
+
+
+class OnInconclusive(StrEnum):
+    """What a rollout does while the evidence proves neither pass nor fail."""
+
+    HOLD = "hold"
+    ROLLBACK = "rollback"
+
+
+class Rollout(Section):
+    """How a new release takes over from the one before."""
+
+    shadow: Shadow | None = Field(
+        None,
+        description="Copied traffic before the first step; none if absent.",
+        examples=["{fraction: 10%, min_samples: 50}"],
+    )
+    steps: Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=100)] = Field(
+        description="Shares of traffic, rising to 100%.", examples=["[5%, 25%, 100%]"]
+    )
+    gate: Gate = Field(
+        description="What each step must show.",
+        examples=[
+            "{min_samples: 200, max_error_rate: 1%, max_ttft_regression: 10%, "
+            "max_tpot_regression: 10%}"
+        ],
+    )
+    on_inconclusive: OnInconclusive = Field(
+        OnInconclusive.HOLD,
+        description="What happens while the evidence proves neither.",
+        examples=["hold"],
+    )
+
+
+class FallbackStep(Section):
+    """One thing to try when the release cannot answer: another server or a fixed text."""
+
+    backend: Name | None = Field(
+        None, description="A server named under backends.", examples=["upstream-small"]
+    )
+    static: Text | None = Field(
+        None, description="A fixed answer.", examples=['"Busy, please retry."']
+    )
+
+
+class UpstreamBackend(Section):
+    """Another server this deployment may use."""
+
+    name: Name = Field(description="The name used under fallback.", examples=["upstream-small"])
+    openai: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=1024)] = (
+        Field(
+            description="Base URL of its OpenAI-compatible API.",
+            examples=["http://127.0.0.1:8001/v1"],
+        )
+    )
+    model: Text = Field(description="The model to ask it for.", examples=["small"])
+
+
+class Telemetry(Section):
+    """What is recorded beyond metrics."""
+
+    prompt_logging: Literal["off", "on"] = Field(
+        "off", description="Whether prompts and answers are written to the log.", examples=["off"]
+    )
+    trace_sample: Fraction = Field(
+        0.0,
+        description="Share of requests that are traced.",
+        examples=["5%"],
+        json_schema_extra={"default": "0%"},
+    )
