@@ -1,0 +1,1 @@
+"""Where artifacts come from: this machine, a web server, a wheel, a hub."""
