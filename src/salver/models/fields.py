@@ -66,7 +66,7 @@ class Fields:
             value = {}
         if not isinstance(value, Mapping):
             raise self.malformed(key, "a mapping")
-        return Fields(value, f"{self.where}: {key}")
+        return Fields(value, f"{self.where}: {_label(key)}")
 
     def only(self, known: frozenset[str]) -> None:
         """Refuse a key outside `known`: it may change what the model computes."""
@@ -83,8 +83,8 @@ class Fields:
         value = self._values.get(key)
         shown = "is missing" if value is None else f"is {_shown(value)}"
         return MalformedModel(
-            f"{self.where}: {key} {shown}; it must be {rule}",
-            rule=f"model.{key}",
+            f"{self.where}: {_label(key)} {shown}; it must be {rule}",
+            rule=f"model.{_label(key)}",
             value=value,
             fix="the file is damaged or incomplete: fetch it again and check its digest",
         )
@@ -94,8 +94,8 @@ class Fields:
     ) -> UnsupportedModel:
         value = self._values.get(key)
         return UnsupportedModel(
-            f"{self.where}: {key} is {_shown(value)}, {why}",
-            rule=f"model.{key}",
+            f"{self.where}: {_label(key)} is {_shown(value)}, {why}",
+            rule=f"model.{_label(key)}",
             value=value,
             fix="choose a Llama, Mistral, Qwen2 or Qwen3 model without it, or another backend",
         )
@@ -113,3 +113,8 @@ def _shown(value: object) -> str:
     """A value as a short piece of an error message."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _label(key: str) -> str:
+    """A key as it stands, unless the file made it long or unprintable."""
+    return key if len(key) <= 80 and key.isprintable() else _shown(key)

@@ -21,7 +21,7 @@ from salver.models.files import map_file
 from salver.models.gguf_config import config_from_gguf
 from salver.models.gguf_header import GgufHeader, Metadata, read_header
 from salver.models.gguf_tensors import GgufTensor
-from salver.models.names import check_tensors, expected_tensors, gguf_name
+from salver.models.names import absent_tensor, check_tensors, expected_tensors, gguf_name
 from salver.models.weights import GGUF_TYPES, decode_blocks, finite, unsupported_type
 
 _ROPE_FREQUENCIES: Final = "rope_freqs.weight"
@@ -57,9 +57,7 @@ class GgufCheckpoint:
         """See `Checkpoint.tensor`. The array is the caller's own."""
         stored = self._tensors.get(name)
         if stored is None:
-            raise MalformedModel(
-                f"{self._name}: there is no tensor {name!r}", rule="tensor.missing", value=name
-            )
+            raise absent_tensor(name, self._name)
         weights = _decode(self._file, stored, self._name)
         if self.config.architecture == "llama" and name.endswith(_PERMUTED):
             return undo_permutation(weights, self.config.head_dim)

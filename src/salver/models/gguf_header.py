@@ -27,7 +27,7 @@ Metadata = Mapping[str, Scalar | list[Scalar]]
 
 MAX_KEYS: Final = 1 << 12
 MAX_TENSORS: Final = 1 << 16
-MAX_KEY_BYTES: Final = (1 << 16) - 1
+MAX_KEY_BYTES: Final = 1 << 10
 MAX_ALIGNMENT: Final = 1 << 16
 
 _MAGIC = b"GGUF"

@@ -75,6 +75,11 @@ def check_tensors(expected: Mapping[str, Shape], found: Mapping[str, Shape], whe
             raise _fault(where, problem, "tensor.unexpected", name)
 
 
+def absent_tensor(name: str, where: str) -> MalformedModel:
+    """The error for a name outside `expected_tensors`."""
+    return _fault(where, f"there is no tensor {name!r}", "tensor.missing", name)
+
+
 def _layer_tensors(config: ModelConfig) -> dict[str, Shape]:
     hidden, inner = config.hidden_size, config.intermediate_size
     q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim

@@ -21,7 +21,7 @@ from salver.models.config import ModelConfig
 from salver.models.fields import Fields
 from salver.models.files import map_file, parse_json, read_json
 from salver.models.hf_config import config_from_json
-from salver.models.names import OUTPUT_HEAD, check_tensors, expected_tensors
+from salver.models.names import OUTPUT_HEAD, absent_tensor, check_tensors, expected_tensors
 from salver.models.weights import SAFETENSORS_TYPES, decode_floats, finite, unsupported_type
 
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -76,9 +76,7 @@ class SafetensorsCheckpoint:
         """See `Checkpoint.tensor`. The array is the caller's own."""
         stored = self._stored.get(name)
         if stored is None:
-            raise MalformedModel(
-                f"{self._name}: there is no tensor {name!r}", rule="tensor.missing", value=name
-            )
+            raise absent_tensor(name, self._name)
         raw = np.frombuffer(stored.file, np.uint8, stored.end - stored.start, stored.start)
         return finite(decode_floats(raw, stored.dtype, stored.shape), name, self._name)
 
