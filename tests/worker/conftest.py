@@ -19,7 +19,7 @@ def make_spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MakeSpec:
     def make(engine: str) -> WorkerSpec:
         return WorkerSpec(
             name="fake",
-            model_path=str(tmp_path / "model"),
+            store=str(tmp_path / "store"),
             digest="sha256:" + 64 * "0",
             memory_bytes=2**30,
             threads=1,

@@ -1,6 +1,8 @@
 """Engines for worker processes under test; their module is put on the child's PYTHONPATH."""
 
 import os
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -41,8 +43,8 @@ def slow(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
 
 
 def opens_once(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
-    """The second process to open `model_path` finds it exists, and dies."""
-    marker = Path(spec.model_path)
+    """The second process to open `store` finds it exists, and dies."""
+    marker = Path(spec.store)
     if marker.exists():
         raise RuntimeError("the model cannot be opened twice")
     marker.touch()
@@ -75,3 +77,16 @@ def _engine(spec: WorkerSpec, step_seconds: float) -> tuple[EngineCore, ModelFac
         LetterDecoder,
     )
     return core, ModelFacts("moody", 0, 0, 0)
+
+
+def deaf(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
+    """Soon after it is ready, no other thread gets a turn: as if native code kept the lock."""
+    threading.Thread(target=_keep_the_interpreter_lock, daemon=True).start()
+    return quick(spec)
+
+
+def _keep_the_interpreter_lock() -> None:
+    time.sleep(0.2)
+    sys.setswitchinterval(3600)
+    while True:
+        pass

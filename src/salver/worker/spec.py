@@ -11,15 +11,15 @@ MODEL_ENGINE = "salver.worker.model_engine:open_model_engine"
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One release's worker, in the three to six scalars that each part of it needs.
+    """One release's worker, in plain scalars.
 
     `engine` names, as `module:function`, what turns this spec into an engine: the place where
     another runner, or a fake one, is plugged in.
     """
 
     name: str
-    model_path: str
-    digest: str  # `sha256:` and 64 hex digits; the bytes are checked against it again
+    store: str  # directory of the ArtifactStore
+    digest: str  # in it: `sha256:` and 64 hex digits; the bytes are hashed again before use
     memory_bytes: int
     threads: int
     max_context_tokens: int

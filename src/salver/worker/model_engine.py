@@ -1,0 +1,48 @@
+"""From a spec to an engine over the real model: verify, open, plan, run."""
+
+from pathlib import Path
+
+from salver.engine import EngineCore, Limits, plan_memory
+from salver.engine.runners.numpy_runner import NumpyRunner
+from salver.flow import QueueBound
+from salver.models import open_model
+from salver.registry import ArtifactStore, Digest
+from salver.worker.frames import ModelFacts
+from salver.worker.spec import WorkerSpec
+
+
+def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
+    """Open the spec's artifact with the NumPy runner.
+
+    The bytes are hashed in this process, since it is this process that serves them (law 8).
+
+    Raises:
+        IntegrityError: they are not what the digest says, or not a model that can be trusted.
+        FetchError: the artifact is not in the store.
+        DoesNotFit: the envelope is too small for it.
+    """
+    path = ArtifactStore(Path(spec.store)).open_verified(Digest.parse(spec.digest))
+    model = open_model(path)
+    plan = plan_memory(
+        model.config,
+        memory_bytes=spec.memory_bytes,
+        block_size=spec.block_size,
+        max_batch_tokens=spec.max_batch_tokens,
+        max_running=spec.max_running,
+        max_context_tokens=spec.max_context_tokens,
+    )
+    tokenizer = model.tokenizer
+    core = EngineCore.build(
+        NumpyRunner(model.checkpoint, num_blocks=plan.num_blocks, block_size=plan.block_size),
+        Limits(spec.max_running, spec.max_batch_tokens, spec.max_context_tokens),
+        QueueBound(spec.max_queued_requests, spec.max_queued_tokens),
+        tokenizer.eos_token_ids,
+        lambda skip: tokenizer.decoder(skip_special_tokens=skip),
+    )
+    facts = ModelFacts(
+        architecture=model.config.architecture,
+        num_parameters=model.config.num_parameters,
+        weights_bytes=plan.weights_bytes,
+        planned_bytes=plan.total_bytes,
+    )
+    return core, facts
