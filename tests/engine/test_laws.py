@@ -1,0 +1,272 @@
+"""The laws of docs/invariants.md, run as a state machine over the real scheduler and KV cache.
+
+Hypothesis interleaves arrivals, cancellations, deadlines and steps; after every step the laws
+that speak of every instant are checked, and at the end everything is run dry. The runner is the
+`FakeRunner`, whose output depends on every KV entry that a block table leads to.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from salver.contract import (
+    Cause,
+    Finish,
+    GenerateRequest,
+    Outcome,
+    SamplingParams,
+    TokenChunk,
+)
+from salver.engine import BlockPool, KVCacheManager, Limits, Scheduler, SchedulerOutput
+from salver.errors import Refused, TooLarge
+from salver.flow import QueueBound
+from salver.testing import FakeRunner, LetterDecoder, ManualClock
+
+BLOCK = 4
+EOS = 0
+LIMITS = Limits(max_running=5, max_batch_tokens=13, max_context_tokens=48)
+BOUND = QueueBound(max_requests=6, max_tokens=60)
+
+# Prompts grow from few stems, so that prefixes are shared often and partially.
+STEMS = [tuple(range(10, 10 + length)) for length in (3, 11, 26)]
+prompts = st.builds(
+    lambda stem, tail: STEMS[stem] + tuple(tail),
+    st.integers(0, 2),
+    st.lists(st.integers(1, 9), min_size=1, max_size=12),
+)
+params = st.builds(
+    SamplingParams,
+    max_tokens=st.integers(1, 16),
+    temperature=st.sampled_from([0.0, 1.0]),
+    seed=st.integers(0, 3),
+    ignore_eos=st.booleans(),
+    prompt_logprobs=st.sampled_from([None, None, 1]),
+)
+
+
+@dataclass
+class Client:
+    """What one caller has seen of one choice."""
+
+    request: GenerateRequest
+    seed: int
+    tokens: list[int]
+    text: str = ""
+    finish: Finish | None = None
+    gone: bool = False
+
+
+class Laws(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = ManualClock()
+        self.runner = FakeRunner(num_blocks=26, block_size=BLOCK, vocab_size=61)
+        self.pool = BlockPool(self.runner.num_blocks)
+        self.kv = KVCacheManager(self.pool, BLOCK)
+        self.scheduler = Scheduler(self.kv, LIMITS, BOUND, frozenset({EOS}), LetterDecoder)
+        self.clients: dict[tuple[str, int], Client] = {}
+        self.num_arrivals = 0
+
+    # -- what can happen -------------------------------------------------------------------------
+
+    @rule(
+        prompt=prompts,
+        sampling=params,
+        n=st.sampled_from([1, 1, 1, 3]),
+        salt=st.sampled_from(["red", "blue"]),
+        patience=st.sampled_from([None, None, -1.0, 0.5, 3.0]),
+    )
+    def arrive(
+        self,
+        prompt: tuple[int, ...],
+        sampling: SamplingParams,
+        n: int,
+        salt: str,
+        patience: float | None,
+    ) -> None:
+        now = self.clock.now()
+        deadline = None if patience is None else now + patience
+        name = f"r{self.num_arrivals}"
+        self.num_arrivals += 1
+        request = GenerateRequest(name, prompt, sampling, n=n, cache_salt=salt, deadline=deadline)
+        before = self.scheduler.load()
+        try:
+            self.scheduler.add(request, now)
+        except TooLarge:
+            assert len(prompt) + sampling.max_tokens > LIMITS.max_context_tokens
+            assert self.scheduler.load() == before
+        except Refused as refused:
+            assert self.scheduler.load() == before
+            self.check_refusal(refused, request, before.requests_waiting, before.tokens_waiting)
+        else:
+            self.check_admission(request, before.requests_waiting, before.tokens_waiting)
+            for choice in range(n):
+                seed = (sampling.seed + choice * 0x9E3779B97F4A7C15) % 2**64
+                self.clients[name, choice] = Client(request, seed, [])
+
+    def check_refusal(self, refused: Refused, request: GenerateRequest, n: int, k: int) -> None:
+        """Law 10: a refusal names its rule, and the value really is over the limit."""
+        decision = refused.decision
+        assert decision.value > decision.limit
+        if decision.cause is Cause.DEADLINE:
+            assert request.deadline is not None
+            assert request.deadline <= self.clock.now()
+        elif decision.rule == "admission.max_queued_requests":
+            assert n + request.n > BOUND.max_requests
+        else:
+            assert k + request.n * len(request.prompt_token_ids) > BOUND.max_tokens
+
+    def check_admission(self, request: GenerateRequest, n: int, k: int) -> None:
+        """Law 10: nothing is let in over the bound."""
+        assert n + request.n <= BOUND.max_requests
+        assert k + request.n * len(request.prompt_token_ids) <= BOUND.max_tokens
+
+    @rule(seconds=st.sampled_from([0.25, 1.0]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @precondition(lambda self: any(c.finish is None for c in self.clients.values()))
+    @rule(data=st.data())
+    def hang_up(self, data: st.DataObject) -> None:
+        live = sorted({c.request.id for c in self.clients.values() if c.finish is None})
+        name = data.draw(st.sampled_from(live))
+        self.scheduler.cancel(name)
+        for client in self.clients.values():
+            client.gone |= client.request.id == name
+
+    @rule(prompt=prompts, salt=st.sampled_from(["red", "blue"]))
+    def lose_patience(self, prompt: tuple[int, ...], salt: str) -> None:
+        """A caller hangs up half-way and sends the same again: its own remains are in the cache."""
+        self.arrive(prompt, SamplingParams(max_tokens=2), 1, salt, None)
+        self.step()
+        self.scheduler.cancel(name := f"r{self.num_arrivals - 1}")
+        for client in self.clients.values():
+            client.gone |= client.request.id == name
+        self.arrive(prompt, SamplingParams(max_tokens=2), 1, salt, None)
+        self.step()
+
+    @rule()
+    def step(self) -> None:
+        now = self.clock.now()
+        preemptions = self.scheduler.num_preemptions
+        plan = self.scheduler.schedule(now)
+        self.check_no_dead_work(plan, now)
+        self.check_work_conservation(plan, preempted=self.scheduler.num_preemptions > preemptions)
+        for chunk in self.scheduler.update(plan, self.runner.execute(plan), now):
+            self.receive(chunk)
+        self.check_dead_hold_nothing(now)
+
+    @rule()
+    def several_steps(self) -> None:
+        for _ in range(4):
+            self.step()
+
+    def receive(self, chunk: TokenChunk) -> None:
+        client = self.clients[chunk.request_id, chunk.choice]
+        assert client.finish is None, "a second end, or tokens after the end (law 1)"
+        client.tokens += chunk.token_ids
+        client.text += chunk.text
+        client.finish = chunk.finish
+        if client.finish:
+            self.check_output(client)
+
+    # -- what must hold --------------------------------------------------------------------------
+
+    @invariant()
+    def law_1_requests_are_conserved(self) -> None:
+        ended = sum(self.scheduler.outcomes.values())
+        assert self.scheduler.num_accepted == ended + self.scheduler.num_in_flight
+        seen = Counter(c.finish.outcome for c in self.clients.values() if c.finish)
+        assert seen == self.scheduler.outcomes
+
+    @invariant()
+    def law_2_blocks_are_conserved(self) -> None:
+        tables = self.kv.tables
+        held = Counter(block for table in tables.values() for block in table)
+        assert [held[block] for block in range(self.pool.num_blocks)] == [
+            self.pool.references(block) for block in range(self.pool.num_blocks)
+        ]
+        cached = {block for block in self.pool._by_key.values() if not held[block]}
+        assert self.pool.num_cached == len(cached)
+        assert self.pool.num_available == self.pool.num_blocks - len(held)
+        assert set(self.pool._unowned) == set(range(self.pool.num_blocks)) - set(held)
+        assert all(len(set(table)) == len(table) for table in tables.values())
+
+    @invariant()
+    def law_7_blocks_are_shared_inside_one_salt(self) -> None:
+        salts: dict[int, str] = {}
+        for key, table in self.kv.tables.items():
+            name, choice = key.split("#")
+            salt = self.clients[name, int(choice)].request.cache_salt
+            assert all(salts.setdefault(block, salt) == salt for block in table)
+
+    @invariant()
+    def law_10_the_queue_is_bounded(self) -> None:
+        # Preempted requests wait too, but were admitted before: they come on top of the bound.
+        waiting = self.scheduler.load().requests_waiting
+        assert waiting <= BOUND.max_requests + LIMITS.max_running
+
+    def check_no_dead_work(self, plan: SchedulerOutput, now: float) -> None:
+        """Law 6: nothing is computed for a request that is cancelled or past its deadline."""
+        assert plan.num_tokens <= LIMITS.max_batch_tokens
+        for sequence in plan.sequences:
+            client = self.client(sequence.key)
+            assert not client.gone
+            assert client.request.deadline is None or client.request.deadline > now
+
+    def check_dead_hold_nothing(self, now: float) -> None:
+        """Law 2: a dead request holds no block by the end of the step."""
+        for key in self.kv.tables:
+            client = self.client(key)
+            assert client.finish is None
+            assert not client.gone
+
+    def check_work_conservation(self, plan: SchedulerOutput, *, preempted: bool) -> None:
+        """Law 4: no empty step, and nothing left out that had budget, a place and blocks."""
+        if self.scheduler.num_in_flight:
+            assert plan.num_tokens > 0
+        left = LIMITS.max_batch_tokens - plan.num_tokens
+        if not left or preempted:
+            return
+        planned = {sequence.key: sequence for sequence in plan.sequences}
+        for request in self.scheduler._running:
+            assert planned[request.key].sample is not None, "left behind with budget to spare"
+        if len(self.scheduler._running) < LIMITS.max_running:
+            ready = [r for r in self.scheduler._waiting if not self.scheduler._waits_for_leader(r)]
+            assert not ready or not self.kv.attach(ready[0], left)
+
+    def check_output(self, client: Client) -> None:
+        """Law 3: batching, chunking, sharing and preemption never change a token."""
+        alone = self.runner.alone(
+            client.request.prompt_token_ids, client.request.sampling, client.seed
+        )
+        if EOS in alone and not client.request.sampling.ignore_eos:
+            alone = alone[: alone.index(EOS) + 1]
+        assert client.finish is not None
+        if client.finish.outcome is Outcome.FINISHED:
+            assert client.tokens == alone
+        else:
+            assert client.tokens == alone[: len(client.tokens)]
+            assert len(client.tokens) < len(alone)
+
+    def client(self, key: str) -> Client:
+        name, choice = key.split("#")
+        return self.clients[name, int(choice)]
+
+    def teardown(self) -> None:
+        """Everything ends, and soon: each step moves at least one token."""
+        work = 40 * sum(len(c.request.prompt_token_ids) + 16 for c in self.clients.values())
+        for _ in range(work):
+            if not self.scheduler.has_work:
+                break
+            self.step()
+        assert not self.scheduler.has_work
+        assert self.pool.num_owned == 0
+        assert all(client.finish is not None for client in self.clients.values())
+
+
+TestLaws = Laws.TestCase
+TestLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
