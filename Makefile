@@ -1,0 +1,52 @@
+# Everything a fresh machine needs: Python 3.11 or later with venv, and make. uv is used when present.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+CONTRACT ?= examples/smollm2.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test check bench docs lock clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## create .venv from the lock file
+
+$(READY): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null; then \
+	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
+	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . ; \
+	else \
+	  $(PYTHON) -m venv .venv && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ; \
+	fi
+	@touch $@
+
+serve: setup ## fetch the default model by digest, serve it, answer one request
+	$(BIN)/salver pull $(CONTRACT)
+	$(BIN)/salver serve $(CONTRACT) --ask "What is a salver?"
+
+check: setup ## lint, types and import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: check ## check, then every test
+	$(BIN)/python -m pytest
+
+bench: setup ## measure, and print the report
+	$(BIN)/python benchmarks/batching.py
+
+docs: setup ## rewrite the generated parts of docs/
+	$(BIN)/python docs/generate.py
+
+lock: ## pin every dependency anew (needs uv)
+	uv pip compile --quiet --upgrade pyproject.toml --group dev --universal --python-version 3.11 \
+	  --generate-hashes --custom-compile-command "make lock" --output-file requirements.lock
+
+clean: ## remove everything that make made
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
