@@ -24,10 +24,11 @@ class Digest:
         """
         match = _FORM.fullmatch(text)
         if match is None:
-            rule = "a digest is `sha256:` and 64 lower-case hexadecimal digits"
-            fix = "copy the digest line that `salver pull` prints"
-            fault = Fault("release.digest", text, rule, fix)
-            raise ContractError(f"{text!r} is not a digest: {rule}", [fault])
+            fix = (
+                "write `sha256:` and 64 lower-case hexadecimal digits, as `salver pull` prints them"
+            )
+            fault = Fault("release.digest", ascii(text[:80])[1:-1], "digest.form", fix)
+            raise ContractError(f"`{fault.value}` is not a digest", [fault])
         return cls(match[1])
 
     def __str__(self) -> str:

