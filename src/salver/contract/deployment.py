@@ -40,41 +40,24 @@ class Deployment(Section):
     owner: Text = Field(
         description="Who answers when it breaks.", examples=["ml-platform@example.com"]
     )
-    release: Release = Field(
-        description="Everything that decides which tokens come out.",
-        examples=["{artifact: ..., digest: ..., runtime: ..., envelope: ...}"],
-    )
-    slo: Slo | None = Field(
-        None, description="What callers are promised.", examples=["{ttft_p95: 500ms}"]
-    )
+    release: Release = Field(description="Everything that decides which tokens come out.")
+    slo: Slo | None = Field(default=None, description="What callers are promised.")
     admission: Admission = Field(
-        Admission(),
-        description="How much may wait, and for how long.",
-        examples=["{max_queued_tokens: 65536, default_timeout: 30s}"],
+        default=Admission(), description="How much may wait, and for how long."
     )
     tenants: Annotated[tuple[Tenant, ...], Field(max_length=1024)] = Field(
-        (), description="Who shares it.", examples=["[{name: search, weight: 3}]"]
+        default=(), description="Who shares it."
     )
     probes: Probes = Field(
-        Probes(),
-        description="How Salver finds out whether it still works.",
-        examples=["{interval: 15s, wedge_after: 10s}"],
+        default=Probes(), description="How Salver finds out whether it still works."
     )
-    rollout: Rollout | None = Field(
-        None, description="How a new release takes over.", examples=["{steps: [5%, 100%]}"]
-    )
+    rollout: Rollout | None = Field(default=None, description="How a new release takes over.")
     fallback: Annotated[tuple[FallbackStep, ...], Field(max_length=16)] = Field(
-        (),
-        description="What to try, in order, when the release cannot answer.",
-        examples=['[{static: "Busy, please retry."}]'],
+        default=(), description="What to try, in order, when the release cannot answer."
     )
     backends: Annotated[tuple[UpstreamBackend, ...], Field(max_length=64)] = Field(
-        (),
-        description="Other servers this deployment may use.",
-        examples=['[{name: upstream-small, openai: "http://127.0.0.1:8001/v1", model: small}]'],
+        default=(), description="Other servers this deployment may use."
     )
     telemetry: Telemetry = Field(
-        Telemetry(),
-        description="What is recorded beyond metrics.",
-        examples=["{prompt_logging: off}"],
+        default=Telemetry(), description="What is recorded beyond metrics."
     )

@@ -78,6 +78,18 @@ def declared_only(deployment: Deployment) -> tuple[DeclaredOnly, ...]:
     )
 
 
+def enforcement_of(path: str) -> tuple[bool, str]:
+    """Whether the field or section at a path is enforced, and how, or what happens instead.
+
+    A section that is enforced in parts says nothing itself.
+    """
+    if path in ENFORCED:
+        return True, ENFORCED[path]
+    while path and path not in NOT_YET:
+        path = path.rpartition(".")[0]
+    return False, NOT_YET.get(path, "")
+
+
 def unavailable(deployment: Deployment) -> tuple[Fault, ...]:
     """What the contract asks for by right but this build does not have."""
     engine = deployment.release.runtime.engine

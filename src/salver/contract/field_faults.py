@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from salver.contract.document import Location
-from salver.contract.section import Section, field_at, fields_of, section_at
+from salver.contract.section import Section, field_at, fields_of, required_of, section_at
 
 _KINDS = {
     "int": "an integer",
@@ -30,13 +30,13 @@ def rule_and_fix(root: type[Section], location: Location, detail: ErrorDetails) 
     if "." in kind:  # raised by a validator of ours
         return kind, detail["msg"]
     if kind == "missing":
-        return "schema.required", f"add {_example(root, location, key=True)}"
+        return "schema.required", _addition(root, location)
     if kind == "extra_forbidden":
         return "schema.unknown_key", _known_keys(root, location)
     if kind in ("enum", "literal_error"):
         return "schema.choice", f"write {context['expected']}".replace("'", "")
     if kind == "string_pattern_mismatch":
-        return "schema.form", f"write {_example(root, location)}: the form is {context['pattern']}"
+        return "schema.form", f"follow {context['pattern']}{_contents(root, location)}"
     return _type_or_range(root, location, kind, context)
 
 
@@ -51,13 +51,30 @@ def _type_or_range(
     if kind in ("too_short", "string_too_short"):
         return "schema.range", f"write at least {context['min_length']} of them"
     wanted = _KINDS.get(kind.partition("_")[0], "another kind of value")
-    return "schema.type", f"write {wanted}, such as {_example(root, location)}"
+    return "schema.type", f"write {wanted}{_contents(root, location)}"
 
 
-def _example(root: type[Section], location: Location, *, key: bool = False) -> str:
+def _addition(root: type[Section], location: Location) -> str:
+    example = _example(root, location)
+    if example is None:
+        return f"add `{location[-1]}`{_contents(root, location)}"
+    return f"add `{location[-1]}: {example}`"
+
+
+def _contents(root: type[Section], location: Location) -> str:
+    """What belongs at a location, as the end of a sentence."""
+    if example := _example(root, location):
+        return f", such as `{example}`"
+    section = section_at(root, location)
+    return f" with {', '.join(required_of(section))}" if section else ""
+
+
+def _example(root: type[Section], location: Location) -> str | None:
     info = field_at(root, location)
-    example = info.examples[0] if info and info.examples else "the value meant"
-    return f"`{location[-1]}: {example}`" if key else f"`{example}`"
+    if info is None or not info.examples:
+        return None
+    example = info.examples[0]
+    return f"[{', '.join(example)}]" if isinstance(example, list) else str(example)
 
 
 def _known_keys(root: type[Section], location: Location) -> str:

@@ -21,16 +21,20 @@ class Slo(Section):
     """What callers are promised, measured as conventions define the words."""
 
     ttft_p95: Duration | None = Field(
-        None, description="Request start to first token, 95th percentile.", examples=["500ms"]
+        default=None,
+        description="Request start to first token, 95th percentile.",
+        examples=["500ms"],
     )
     tpot_p95: Duration | None = Field(
-        None, description="Mean gap between a request's tokens, 95th percentile.", examples=["50ms"]
+        default=None,
+        description="Mean gap between a request's tokens, 95th percentile.",
+        examples=["50ms"],
     )
     e2e_p99: Duration | None = Field(
-        None, description="Request start to last token, 99th percentile.", examples=["20s"]
+        default=None, description="Request start to last token, 99th percentile.", examples=["20s"]
     )
     availability: Fraction | None = Field(
-        None, description="Share of requests that get a correct answer.", examples=["99.9%"]
+        default=None, description="Share of requests that get a correct answer.", examples=["99.9%"]
     )
 
 
@@ -45,19 +49,23 @@ class Admission(Section):
     """How much may wait, and for how long."""
 
     max_queued_requests: Count = Field(
-        1024, description="Requests that may wait; the next one is refused.", examples=[1024]
+        default=1024,
+        description="Requests that may wait; the next one is refused.",
+        examples=[1024],
     )
     max_queued_tokens: Count = Field(
-        65536, description="Prompt tokens that may wait, over all requests.", examples=[65536]
+        default=65536,
+        description="Prompt tokens that may wait, over all requests.",
+        examples=[65536],
     )
     default_timeout: Duration = Field(
-        30.0,
+        default=30.0,
         description="A request's deadline when the caller sets none.",
         examples=["30s"],
         json_schema_extra={"default": "30s"},
     )
     overload: Overload = Field(
-        Overload.REJECT_NEW,
+        default=Overload.REJECT_NEW,
         description="What gives way when the queue is full.",
         examples=["reject_new"],
     )
@@ -76,19 +84,23 @@ class Tenant(Section):
 
     name: Name = Field(description="The tenant's name.", examples=["search"])
     weight: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
-        1.0, description="Its share of the machine relative to the others.", examples=[3]
+        default=1.0, description="Its share of the machine relative to the others.", examples=[3]
     )
     traffic_class: TrafficClass = Field(
-        TrafficClass.STANDARD,
+        default=TrafficClass.STANDARD,
         alias="class",
         description="The highest class its requests may have.",
         examples=["standard"],
     )
     tokens_per_minute: Count | None = Field(
-        None, description="Quota, prompt and output together; none if absent.", examples=[50000]
+        default=None,
+        description="Quota, prompt and output together; none if absent.",
+        examples=[50000],
     )
     max_in_flight: Count | None = Field(
-        None, description="Its requests in flight at once; no bound if absent.", examples=[32]
+        default=None,
+        description="Its requests in flight at once; no bound if absent.",
+        examples=[32],
     )
 
 
@@ -96,18 +108,18 @@ class Probes(Section):
     """How Salver finds out whether the release still works."""
 
     golden: Text | None = Field(
-        None,
+        default=None,
         description="File of prompts with their expected answers, relative to this file.",
         examples=["golden/assistant.jsonl"],
     )
     interval: Duration = Field(
-        15.0,
+        default=15.0,
         description="Between two probe inferences.",
         examples=["15s"],
         json_schema_extra={"default": "15s"},
     )
     wedge_after: Duration = Field(
-        10.0,
+        default=10.0,
         description="A step that takes longer means the worker is wedged and is replaced.",
         examples=["10s"],
         json_schema_extra={"default": "10s"},
@@ -133,7 +145,7 @@ class Gate(Section):
         description="How much slower the next ones may come.", examples=["10%"]
     )
     golden: Literal["all"] = Field(
-        "all", description="How many golden prompts must still pass.", examples=["all"]
+        default="all", description="How many golden prompts must still pass.", examples=["all"]
     )
 
 
@@ -148,22 +160,14 @@ class Rollout(Section):
     """How a new release takes over from the one before."""
 
     shadow: Shadow | None = Field(
-        None,
-        description="Copied traffic before the first step; none if absent.",
-        examples=["{fraction: 10%, min_samples: 50}"],
+        default=None, description="Copied traffic before the first step; none if absent."
     )
     steps: Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=100)] = Field(
-        description="Shares of traffic, rising to 100%.", examples=["[5%, 25%, 100%]"]
+        description="Shares of traffic, rising to 100%.", examples=[["5%", "25%", "100%"]]
     )
-    gate: Gate = Field(
-        description="What each step must show.",
-        examples=[
-            "{min_samples: 200, max_error_rate: 1%, max_ttft_regression: 10%, "
-            "max_tpot_regression: 10%}"
-        ],
-    )
+    gate: Gate = Field(description="What each step must show.")
     on_inconclusive: OnInconclusive = Field(
-        OnInconclusive.HOLD,
+        default=OnInconclusive.HOLD,
         description="What happens while the evidence proves neither.",
         examples=["hold"],
     )
@@ -173,10 +177,10 @@ class FallbackStep(Section):
     """One thing to try when the release cannot answer: another server or a fixed text."""
 
     backend: Name | None = Field(
-        None, description="A server named under backends.", examples=["upstream-small"]
+        default=None, description="A server named under backends.", examples=["upstream-small"]
     )
     static: Text | None = Field(
-        None, description="A fixed answer.", examples=['"Busy, please retry."']
+        default=None, description="A fixed answer.", examples=["Busy, please retry."]
     )
 
 
@@ -197,10 +201,12 @@ class Telemetry(Section):
     """What is recorded beyond metrics."""
 
     prompt_logging: Literal["off", "on"] = Field(
-        "off", description="Whether prompts and answers are written to the log.", examples=["off"]
+        default="off",
+        description="Whether prompts and answers are written to the log.",
+        examples=["off"],
     )
     trace_sample: Fraction = Field(
-        0.0,
+        default=0.0,
         description="Share of requests that are traced.",
         examples=["5%"],
         json_schema_extra={"default": "0%"},

@@ -90,17 +90,8 @@ class Release(Section):
         description="Which bytes they are; `salver pull ARTIFACT` prints it.",
         examples=["sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"],
     )
-    runtime: Runtime = Field(
-        description="How the artifact is run.",
-        examples=["{engine: numpy, quantization: f32, kv_cache: f32}"],
-    )
-    envelope: Envelope = Field(
-        description="What one replica may use.",
-        examples=[
-            "{memory: 2GiB, threads: 2, max_context_tokens: 4096, max_output_tokens: 1024, "
-            "max_running: 64, max_batch_tokens: 512}"
-        ],
-    )
+    runtime: Runtime = Field(description="How the artifact is run.")
+    envelope: Envelope = Field(description="What one replica may use.")
 
     @cached_property
     def id(self) -> str:

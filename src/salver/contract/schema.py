@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from salver.contract.deployment import Deployment
+from salver.contract.section import Section
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -21,13 +22,14 @@ def json_schema() -> dict[str, Any]:
 
 
 class _ContractSchema(GenerateJsonSchema):
-    """Leaves out nulls and the titles that only repeat a key."""
+    """Leaves out nulls, the defaults of whole sections, and the titles that only repeat a key."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        if schema.get("default", ...) is None:
+        default = schema.get("default")
+        if default is None or isinstance(default, Section):
             return self.generate_inner(schema["schema"])
         return super().default_schema(schema)
 

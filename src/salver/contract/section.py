@@ -23,6 +23,11 @@ def fields_of(section: type[Section]) -> dict[str, FieldInfo]:
     return {info.alias or name: info for name, info in section.model_fields.items()}
 
 
+def required_of(section: type[Section]) -> list[str]:
+    """The keys that the section cannot do without."""
+    return [name for name, info in fields_of(section).items() if info.is_required()]
+
+
 def section_in(annotation: Any) -> type[Section] | None:
     """The section that a field holds, directly, optionally or as a list; None for a plain value."""
     if isinstance(annotation, type) and issubclass(annotation, Section):

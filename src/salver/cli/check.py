@@ -1,0 +1,147 @@
+"""`salver check`: every fault of a contract, what of it is enforced, and whether it fits.
+
+The findings are this command's result, so they go to stdout, faults included.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salver.cli import console
+from salver.cli.exits import Exit
+from salver.cli.home import store_root
+from salver.errors import ContractError
+
+if TYPE_CHECKING:
+    from salver.cli.fit import Fit
+    from salver.contract import DeclaredOnly, Deployment, Fault
+    from salver.engine.memory import MemoryPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `check` found. `deployment` is None if the file makes none; `fit` if it has faults."""
+
+    file: Path
+    deployment: "Deployment | None" = None
+    faults: "tuple[Fault, ...]" = ()
+    declared_only: "tuple[DeclaredOnly, ...]" = ()
+    fit: "Fit | None" = None
+
+    def exit(self, *, strict: bool) -> Exit:
+        """The command's exit code; `strict` makes a fit that is not proven a failure."""
+        if self.faults or self.fit is None:
+            return Exit.USAGE
+        if self.fit.problems:
+            return Exit.DOES_NOT_FIT
+        return Exit.FAILED if strict and self.fit.unproven else Exit.DONE
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="The contract.", metavar="FILE")],
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if the fit cannot be proven (artifact absent).")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a contract: every fault, what is enforced, and whether it fits this machine."""
+    report = examine(file)
+    code = report.exit(strict=strict)
+    if as_json:
+        console.say_json(_record(report, code))
+    else:
+        console.say("\n".join(_lines(report)))
+    if code:
+        raise typer.Exit(code)
+
+
+def examine(file: Path) -> Report:
+    """Run every check on a contract. What is wrong with it is in the report, not raised.
+
+    Raises:
+        IntegrityError: the artifact in the store is damaged, or no model.
+        UnsupportedModel: the model needs what this build does not compute.
+    """
+    from salver.contract import declared_only, load_deployment, unavailable
+
+    try:
+        deployment = load_deployment(file)
+    except ContractError as error:
+        return Report(file, faults=error.faults)
+    faults = unavailable(deployment)
+    fit = None if faults else _fit(deployment)
+    return Report(file, deployment, faults, declared_only(deployment), fit)
+
+
+def _fit(deployment: "Deployment") -> "Fit":
+    from salver.cli.fit import config_in_store, prove_fit
+    from salver.cli.machine import this_machine
+
+    release = deployment.release
+    return prove_fit(release.envelope, config_in_store(release, store_root()), this_machine())
+
+
+def _lines(report: Report) -> Iterator[str]:
+    for fault in report.faults:
+        yield console.fault_text(fault, file=str(report.file))
+    if report.faults:
+        count = len(report.faults)
+        yield f"{count} fault{'s' * (count > 1)}; `salver explain RULE` tells why a rule exists"
+    if report.deployment:
+        yield f"{console.bold(report.deployment.name)}  release {report.deployment.release.id}"
+    if report.declared_only:
+        yield console.yellow("declared, but not yet enforced by this version")
+        yield console.table([(part.path, part.sentence) for part in report.declared_only])
+    if report.fit:
+        yield from _fit_lines(report.fit, report.file)
+
+
+def _fit_lines(fit: "Fit", file: Path) -> Iterator[str]:
+    for problem in fit.problems:
+        yield f"{console.red('does not fit')}: {problem.problem}"
+        yield console.table([("rule", problem.rule), ("fix", problem.fix)])
+    if fit.unproven:
+        yield f"{console.yellow('not proven to fit')}: {fit.unproven}"
+        yield console.table([("fix", f"salver pull {file}, then check again")])
+    if fit.plan:
+        yield "fits" if not fit.problems else "would need"
+        yield console.table(memory_rows(fit.plan))
+
+
+def memory_rows(plan: "MemoryPlan") -> list[tuple[str, ...]]:
+    """A memory plan for a person."""
+    return [
+        ("process", console.size(plan.base_bytes)),
+        ("weights", console.size(plan.weights_bytes)),
+        ("largest step", console.size(plan.activation_bytes)),
+        ("KV pool", f"{console.size(plan.kv_pool_bytes)} for {plan.kv_tokens:,} tokens"),
+        ("total", console.size(plan.total_bytes)),
+    ]
+
+
+def _record(report: Report, code: Exit) -> dict[str, Any]:
+    fit, deployment = report.fit, report.deployment
+    return {
+        "file": str(report.file),
+        "ok": code is Exit.DONE,
+        "exit_code": int(code),
+        "name": deployment.name if deployment else None,
+        "release": deployment.release.id if deployment else None,
+        "faults": [asdict(fault) for fault in report.faults],
+        "declared_only": [asdict(part) for part in report.declared_only],
+        "fit": fit
+        and {
+            "proven": not fit.unproven,
+            "problems": [console.record(problem) for problem in fit.problems],
+            "memory": memory_record(fit.plan) if fit.plan else None,
+        },
+    }
+
+
+def memory_record(plan: "MemoryPlan") -> dict[str, int]:
+    """A memory plan for a program; sizes in bytes."""
+    sizes = asdict(plan)
+    return {**sizes, "kv_pool_bytes": plan.kv_pool_bytes, "kv_tokens": plan.kv_tokens}

@@ -1,0 +1,101 @@
+"""`salver explain`: what a rule asks, or what a part of a contract means."""
+
+from dataclasses import asdict
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salver.cli import console
+from salver.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+Record = dict[str, Any]
+
+
+def explain(
+    topic: Annotated[
+        str,
+        typer.Argument(help="A rule such as quantity.size, or a path such as release.envelope."),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Explain a rule or a part of a contract; without TOPIC, list all rules."""
+    from salver.contract.rules import RULES
+
+    if not topic:
+        _list_rules(as_json=as_json)
+        return
+    records = [asdict(RULES[topic])] if topic in RULES else []
+    records += _field_records(topic)
+    if not records:
+        raise _unknown(topic, list(RULES))
+    if as_json:
+        console.say_json(records)
+        return
+    console.say("\n\n".join(map(_text, records)))
+
+
+def _list_rules(*, as_json: bool) -> None:
+    from salver.contract.rules import RULES
+
+    if as_json:
+        console.say_json([asdict(rule) for rule in RULES.values()])
+        return
+    console.say(console.table([(rule.name, rule.asks) for rule in RULES.values()]))
+
+
+def _field_records(path: str) -> list[Record]:
+    """The field at a path, and directly beneath it the fields of the section it holds."""
+    from salver.contract.deployment import Deployment
+    from salver.contract.section import walk
+
+    plain = ".".join(part for part in path.split(".") if not part.isdigit())
+    return [
+        _field_record(name, info)
+        for name, info in walk(Deployment)
+        if name == plain or name.rpartition(".")[0] == plain
+    ]
+
+
+def _field_record(path: str, info: "FieldInfo") -> Record:
+    from salver.contract.enforcement import enforcement_of
+
+    example = (info.examples or [None])[0]
+    enforced, how = enforcement_of(path)
+    return {
+        "path": path,
+        "means": info.description,
+        "required": info.is_required(),
+        "example": example,
+        "enforced": enforced,
+        "enforcement": how,
+    }
+
+
+def _text(record: Record) -> str:
+    if "asks" in record:
+        return f"{console.bold(record['name'])}\n  {record['asks']}\n  {record['why']}"
+    rows = [("means", record["means"]), ("required", "yes" if record["required"] else "no")]
+    if record["example"] is not None:
+        rows.append(("example", str(record["example"]).replace("'", "")))
+    if record["enforcement"]:
+        rows.append(("enforced" if record["enforced"] else "not yet", record["enforcement"]))
+    return f"{console.bold(record['path'])}\n{console.table(rows)}"
+
+
+def _unknown(topic: str, rules: list[str]) -> InvalidValue:
+    from salver.contract.deployment import Deployment
+    from salver.contract.section import walk
+
+    known = rules + [path for path, _ in walk(Deployment)]
+    near = get_close_matches(topic, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return InvalidValue(
+        f"{topic!r} is neither a rule nor a part of a contract",
+        rule="explain.topic",
+        value=topic,
+        fix=f"{hint}`salver explain` lists the rules",
+    )

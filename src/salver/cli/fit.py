@@ -1,0 +1,105 @@
+"""Whether a release fits: its model against its envelope, its envelope against the machine.
+
+`salver check` shows the proof, `salver serve` requires it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from salver.cli.console import size
+from salver.cli.machine import Machine
+from salver.contract import Envelope, Release
+from salver.engine.memory import MemoryPlan, plan_memory
+from salver.errors import DoesNotFit
+from salver.models import ModelConfig, open_checkpoint
+from salver.registry import ArtifactStore, Digest
+
+BLOCK_SIZE = 16  # tokens; what a worker uses unless it is told otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """`plan` is None if the model does not fit its envelope, or if nothing is known of the model:
+    `unproven` then says so. `problems` lists all that does not fit."""
+
+    plan: MemoryPlan | None
+    problems: tuple[DoesNotFit, ...] = ()
+    unproven: str = ""
+
+    def require(self) -> MemoryPlan:
+        """The plan.
+
+        Raises:
+            DoesNotFit: the first problem, or that nothing was proven.
+        """
+        if self.problems:
+            raise self.problems[0]
+        if self.plan is None:
+            raise DoesNotFit(self.unproven, rule="envelope.memory", fix="pull the artifact first")
+        return self.plan
+
+
+def config_in_store(release: Release, store_root: Path) -> ModelConfig | None:
+    """The model's shape, from bytes whose digest was just checked; None if it was not pulled yet.
+
+    Raises:
+        IntegrityError: the bytes are not those of the digest, or no model.
+    """
+    digest = Digest.parse(release.digest)
+    if not store_root.is_dir() or digest not in (store := ArtifactStore(store_root)):
+        return None
+    return open_checkpoint(store.open_verified(digest)).config
+
+
+def prove_fit(envelope: Envelope, config: ModelConfig | None, machine: Machine) -> Fit:
+    """Hold the model against the envelope and the envelope against the machine."""
+    problems = machine_problems(envelope, machine)
+    if config is None:
+        return Fit(None, problems, "the artifact is not in the store, so its size is not known")
+    try:
+        return Fit(plan_envelope(envelope, config), problems)
+    except DoesNotFit as problem:
+        return Fit(None, (problem, *problems))
+
+
+def plan_envelope(envelope: Envelope, config: ModelConfig) -> MemoryPlan:
+    """Divide the envelope's memory.
+
+    Raises:
+        DoesNotFit: the envelope is too small, or its context too long for the model.
+    """
+    return plan_memory(
+        config,
+        memory_bytes=envelope.memory,
+        block_size=BLOCK_SIZE,
+        max_batch_tokens=envelope.max_batch_tokens,
+        max_running=envelope.max_running,
+        max_context_tokens=envelope.max_context_tokens,
+    )
+
+
+def machine_problems(envelope: Envelope, machine: Machine) -> tuple[DoesNotFit, ...]:
+    """What the envelope asks for and the machine does not have."""
+    problems = []
+    if envelope.memory > machine.memory_available:
+        available = size(machine.memory_available)
+        problems.append(
+            DoesNotFit(
+                f"the envelope asks for {size(envelope.memory)} and {available} is available",
+                rule="machine.memory",
+                value=envelope.memory,
+                limit=machine.memory_available,
+                fix="lower release.envelope.memory, or free memory on this machine",
+            )
+        )
+    if envelope.threads > machine.cores:
+        problems.append(
+            DoesNotFit(
+                f"the envelope asks for {envelope.threads} threads on {machine.cores} cores",
+                rule="machine.threads",
+                value=envelope.threads,
+                limit=machine.cores,
+                fix=f"set release.envelope.threads to at most {machine.cores}",
+            )
+        )
+    return tuple(problems)
