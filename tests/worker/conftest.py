@@ -1,5 +1,6 @@
 """Workers with fake engines, in real processes that never outlive their test."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ MakeSupervisor = Callable[..., Supervisor]
 @pytest.fixture
 def make_spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MakeSpec:
     """A spec for one of the engines in `moody_engines`."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
 
     def make(engine: str) -> WorkerSpec:
         return WorkerSpec(

@@ -157,7 +157,7 @@ def test_garbage_is_read_as_frames_or_named_an_error(garbage: bytes) -> None:
         b"",
         b"\xc1",
         b"\x82\xa4type\xa6Cancel\xaarequest_id\xa2\xff\xfe",  # not UTF-8
-        b"\x91" * 100_000,  # nested deeper than any frame
+        b"\x82\xa4type\xa6Cancel\xa1x" + b"\x91" * 100_000 + b"\x00",  # nested beyond any frame
         b"\xdd\xff\xff\xff\xff",  # claims four billion elements
         b"\x81\xa4type\xa5Ready",  # the other side's vocabulary
     ],
