@@ -76,28 +76,27 @@ def checked(config: ModelConfig, where: str) -> ModelConfig:
     Raises:
         MalformedModel: naming the file as `where`.
     """
-    factors = config.rope.frequency_factors
-    rules = (
-        (config.num_layers <= MAX_LAYERS, "num_layers", MAX_LAYERS),
+    rope, heads, dim = config.rope, config.num_heads, config.head_dim
+    factors = dim // 2 if rope.frequency_factors is None else len(rope.frequency_factors)
+    rules: tuple[tuple[bool, str, object, object], ...] = (
+        (config.num_layers <= MAX_LAYERS, "num_layers", config.num_layers, MAX_LAYERS),
+        (heads % config.num_kv_heads == 0, "num_kv_heads", config.num_kv_heads, f"divides {heads}"),
+        (dim % 2 == 0, "head_dim", dim, "even"),
+        (config.rms_norm_eps < 1, "rms_norm_eps", config.rms_norm_eps, 1),
+        (2 * factors == dim, "rope_freqs", factors, dim // 2),
         (
-            config.num_heads % config.num_kv_heads == 0,
-            "num_kv_heads",
-            f"divides {config.num_heads}",
-        ),
-        (config.head_dim % 2 == 0, "head_dim", "even"),
-        (config.rms_norm_eps < 1, "rms_norm_eps", 1),
-        (
-            factors is None or 2 * len(factors) == config.head_dim,
-            "rope_freqs",
-            config.head_dim // 2,
+            rope.low_freq_factor < rope.high_freq_factor,
+            "low_freq_factor",
+            rope.low_freq_factor,
+            rope.high_freq_factor,
         ),
     )
-    for holds, name, limit in rules:
+    for holds, name, value, limit in rules:
         if not holds:
             raise MalformedModel(
-                f"{where}: {name} breaks its bound ({limit}) in {config}",
+                f"{where}: {name} is {value}, which breaks its bound ({limit})",
                 rule=f"model.{name}",
-                value=getattr(config, name, None),
+                value=value,
                 limit=limit,
                 fix="the file is damaged or not of this architecture",
             )
