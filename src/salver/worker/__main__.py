@@ -6,6 +6,7 @@ has no path that another user could open, no file to leave behind, and closes wh
 Exit status: 0 the socket closed or SIGTERM came; 1 the engine failed, or what arrived was malformed.
 """
 
+import os
 import signal
 import socket
 import sys
@@ -50,4 +51,6 @@ def open_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    exit_status = main(*map(int, sys.argv[1:]))
+    sys.stderr.flush()
+    os._exit(exit_status)  # at once: a step that never ends would hold up a tidy exit

@@ -32,8 +32,14 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         max_context_tokens=spec.max_context_tokens,
     )
     tokenizer = model.tokenizer
+    runner = NumpyRunner(
+        model.checkpoint,
+        num_blocks=plan.num_blocks,
+        block_size=plan.block_size,
+        threads=spec.threads,
+    )
     core = EngineCore.build(
-        NumpyRunner(model.checkpoint, num_blocks=plan.num_blocks, block_size=plan.block_size),
+        runner,
         Limits(spec.max_running, spec.max_batch_tokens, spec.max_context_tokens),
         QueueBound(spec.max_queued_requests, spec.max_queued_tokens),
         tokenizer.eos_token_ids,
