@@ -1,7 +1,8 @@
 """The fakes that tests, docs and users need: small, public and exact."""
 
+from salver.testing.fake_backend import FakeBackend
 from salver.testing.fake_runner import FakeRunner
 from salver.testing.letter_decoder import LetterDecoder
 from salver.testing.manual_clock import ManualClock
 
-__all__ = ["FakeRunner", "LetterDecoder", "ManualClock"]
+__all__ = ["FakeBackend", "FakeRunner", "LetterDecoder", "ManualClock"]

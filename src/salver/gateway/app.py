@@ -1,0 +1,166 @@
+"""The gateway put together: what is handed in, which path leads where, how errors leave."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from salver import __version__
+from salver.clock import Clock, MonotonicClock
+from salver.contract import Backend
+from salver.errors import SalverError
+from salver.gateway.api_docs import TITLE, Responses, describe, errors, mount_docs, streamed
+from salver.gateway.arrival import arrival_of
+from salver.gateway.calls import Calls
+from salver.gateway.chat import ChatEndpoint
+from salver.gateway.completions import CompletionEndpoint
+from salver.gateway.desk import Desk
+from salver.gateway.edge import Edge
+from salver.gateway.errors import http_refusal, record, refusal_of
+from salver.gateway.ids import Ids
+from salver.gateway.json_route import JsonRoute
+from salver.gateway.logprobs import LogprobShapes
+from salver.gateway.operations import OperationEndpoints
+from salver.gateway.prompts import Prompts
+from salver.gateway.service import ChatTemplate, Limits, Served, Tokenizer
+from salver.gateway.tokens import TokenEndpoints
+from salver.gateway.validation import from_findings
+from salver.gateway.wire.chat import ChatCompletion, ChatCompletionChunk
+from salver.gateway.wire.completion import Completion, CompletionChunk
+from salver.telemetry import Observer, ServiceLabels
+from salver.telemetry.exporters.prometheus import PrometheusExporter
+
+
+def create_app(
+    served: Served,
+    limits: Limits,
+    *,
+    backend: Backend,
+    tokenizer: Tokenizer,
+    chat_template: ChatTemplate | None,
+    ready: Callable[[], bool],
+    clock: Clock | None = None,
+    worker_restarts: Callable[[], int] = lambda: 0,
+    entropy: random.Random | None = None,
+) -> FastAPI:
+    """The HTTP edge of one service, as an ASGI application.
+
+    Args:
+        served: names of the deployment, its release and its model.
+        limits: what calls may take.
+        backend: computes the tokens.
+        tokenizer: of the served model.
+        chat_template: of the served model; without one, chats are refused.
+        ready: whether a real inference passed lately; asked at each /ready and each scrape.
+        clock: the clock that the backend's deadlines are on; the machine's by default.
+        worker_restarts: how often a worker was restarted; asked at each scrape.
+        entropy: where ids and seeds come from; the system's by default. Seed it to repeat a run.
+    """
+    clock, ids = clock or MonotonicClock(), Ids(entropy)
+    exporter = PrometheusExporter(
+        _labels(served), load=backend.load, ready=ready, worker_restarts=worker_restarts
+    )
+    desk = Desk(
+        served=served,
+        limits=limits,
+        backend=backend,
+        tokenizer=tokenizer,
+        prompts=Prompts(tokenizer, chat_template, limits),
+        calls=Calls(backend, clock=clock, ids=ids, observe=exporter.observe),
+        shapes=LogprobShapes(tokenizer),
+        ids=ids,
+    )
+    app = FastAPI(
+        title=TITLE,
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers=_handlers(exporter.observe),
+    )
+    app.include_router(_inference(desk))
+    app.include_router(_operations(OperationEndpoints(desk, ready, exporter)))
+    mount_docs(app)
+    describe(app, ChatCompletionChunk, CompletionChunk)
+    app.add_middleware(
+        Edge,
+        release=served.release,
+        limits=limits,
+        clock=clock,
+        ids=ids,
+        observe=exporter.observe,
+    )
+    return app
+
+
+def _inference(desk: Desk) -> APIRouter:
+    router = APIRouter(route_class=JsonRoute, tags=["inference"])
+    chat, completion, tokens = ChatEndpoint(desk), CompletionEndpoint(desk), TokenEndpoints(desk)
+    generating = errors(400, 404, 413, 422, 429, 500, 503, 504)
+    reading = errors(400, 404, 413, 422, 429, 500, 504)
+    post: dict[str, Any] = {"methods": ["POST"]}
+    router.add_api_route(
+        "/v1/chat/completions",
+        chat.create,
+        response_model=ChatCompletion,
+        responses=streamed(ChatCompletionChunk) | generating,
+        **post,
+    )
+    router.add_api_route(
+        "/v1/completions",
+        completion.create,
+        response_model=Completion,
+        responses=streamed(CompletionChunk) | generating,
+        **post,
+    )
+    router.add_api_route("/tokenize", tokens.tokenize, responses=reading, **post)
+    router.add_api_route("/detokenize", tokens.detokenize, responses=reading, **post)
+    return router
+
+
+def _operations(endpoints: OperationEndpoints) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+    always = errors(400, 422, 429, 500)
+    metrics: Responses = {
+        200: {
+            "description": "Prometheus text format 0.0.4.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }
+    }
+    router.add_api_route("/v1/models", endpoints.models, responses=always)
+    router.add_api_route("/v1/models/{model:path}", endpoints.model, responses=always | errors(404))
+    router.add_api_route("/health", endpoints.health, responses=always)
+    router.add_api_route("/ready", endpoints.ready, responses=always | errors(503))
+    router.add_api_route("/version", endpoints.version, responses=always)
+    router.add_api_route(
+        "/metrics", endpoints.metrics, response_class=Response, responses=metrics | always
+    )
+    return router
+
+
+def _handlers(observe: Observer) -> dict[Any, Callable[..., Any]]:
+    """How each kind of exception leaves, as FastAPI takes it. Bugs are the edge's to report."""
+
+    async def deliberate(request: Request, error: SalverError) -> Response:
+        return record(refusal_of(error, arrival_of(request).request_id), observe).response()
+
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return await deliberate(request, from_findings(error.errors(), error.body))
+
+    async def http(request: Request, error: HTTPException) -> Response:
+        return record(http_refusal(error), observe).response()
+
+    return {SalverError: deliberate, RequestValidationError: invalid, HTTPException: http}
+
+
+def _labels(served: Served) -> ServiceLabels:
+    return ServiceLabels(
+        deployment=served.deployment,
+        release=served.release,
+        model=served.model,
+        mode=served.mode,
+        version=__version__,
+    )

@@ -1,0 +1,85 @@
+"""What a call's headers say, checked and made a value.
+
+x-request-id         named in answers and logs; ours when absent
+Request-Timeout-Ms   the time left to the caller; the contract's default when absent
+x-salver-class       refused: traffic classes are not implemented yet
+x-session-id, traceparent, authorization
+                     accepted and without effect: one backend, no tracing and no keys yet
+"""
+
+import re
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from salver.errors import InvalidValue, UnsupportedField
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One call at the door. Instants are on the gateway's clock."""
+
+    request_id: str
+    arrived: float
+    deadline: float
+
+
+def arrival_of(request: Request) -> Arrival:
+    """The Arrival that the edge noted for this request."""
+    arrival: Arrival = request.state.arrival
+    return arrival
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a caller's own id may be repeated in headers and logs."""
+    return _REQUEST_ID.fullmatch(text) is not None
+
+
+def check_headers(headers: Headers) -> None:
+    """Refuse a header that cannot be honoured.
+
+    Raises:
+        InvalidValue: x-request-id with characters outside `A-Za-z0-9._:/+=@-` or over 128 of them.
+        UnsupportedField: x-salver-class, whatever it says.
+    """
+    request_id = headers.get("x-request-id")
+    if request_id is not None and not is_request_id(request_id):
+        raise InvalidValue(
+            "x-request-id: not usable as an id",
+            param="x-request-id",
+            rule="header.x-request-id",
+            value=request_id,
+            limit=_REQUEST_ID.pattern,
+        )
+    if "x-salver-class" in headers:
+        raise UnsupportedField(
+            "x-salver-class: traffic classes are not implemented",
+            param="x-salver-class",
+            rule="header.x-salver-class",
+            value=headers["x-salver-class"],
+            fix="leave the header out",
+        )
+
+
+def timeout_of(headers: Headers, default_seconds: float) -> float:
+    """Seconds the caller allows, from Request-Timeout-Ms.
+
+    Raises:
+        InvalidValue: not a whole number of milliseconds in [1, 999999999].
+    """
+    text = headers.get("request-timeout-ms")
+    if text is None:
+        return default_seconds
+    if not _MILLISECONDS.fullmatch(text):
+        raise InvalidValue(
+            "Request-Timeout-Ms: not a positive whole number of milliseconds",
+            param="request-timeout-ms",
+            rule="header.request-timeout-ms",
+            value=text,
+            limit=999_999_999,
+        )
+    return int(text) / 1000

@@ -1,0 +1,195 @@
+"""One call's way through the backend: fan out, deliver, account, and end exactly once.
+
+A call is a batch of GenerateRequests that lives and dies together: they run side by side, the
+first to fail cancels the others, and cancelling the call closes every generator. Chunks are pushed
+to one `deliver`, which writes them to a stream or gathers them; while it waits for a slow reader,
+nothing more is taken from the backend.
+
+The backend keeps the deadline, at a step boundary. The timeout here only catches a backend that
+does not, and a reader so slow that the answer outlives its deadline.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from salver.clock import Clock
+from salver.contract import (
+    Action,
+    Backend,
+    Cause,
+    Decision,
+    Finish,
+    GenerateRequest,
+    Outcome,
+    TokenChunk,
+)
+from salver.errors import BackendLost, BackendUnavailable, Refused
+from salver.gateway.ids import Ids
+from salver.gateway.wire.usage import PromptTokensDetails, Usage
+from salver.telemetry import Observer, RequestEnded, Stopwatch
+
+DEADLINE_GRACE_SECONDS = 1.0  # for the backend's own answer to a passed deadline to arrive
+
+Deliver = Callable[[int, TokenChunk], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`requests` in the order of the caller's prompts; instants on the gateway's clock."""
+
+    endpoint: str
+    requests: tuple[GenerateRequest, ...]
+    arrived: float
+    deadline: float
+
+
+class Calls:
+    """Runs calls against one backend."""
+
+    def __init__(self, backend: Backend, *, clock: Clock, ids: Ids, observe: Observer) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._ids = ids
+        self._observe = observe
+
+    async def run(self, call: Call, deliver: Deliver) -> Usage:
+        """Deliver every chunk of every request as (index into `requests`, chunk).
+
+        Returns when each choice has finished.
+
+        Raises:
+            Refused: by the backend, or because the deadline passed; chunks may be delivered.
+            BackendUnavailable: nothing was delivered for that request.
+            BackendLost: the backend died, gave up, or ended a stream early.
+        """
+        tallies = [_Tally(call.arrived, request) for request in call.requests]
+        pumps = [self._pump(call, i, tally, deliver) for i, tally in enumerate(tallies)]
+        remaining = max(0.0, call.deadline - self._clock.now())
+        try:
+            async with asyncio.timeout(remaining + DEADLINE_GRACE_SECONDS) as limit:
+                await _all_or_none(pumps)
+        except TimeoutError:
+            if limit.expired():
+                raise self._expired(call) from None
+            raise
+        return _usage(tallies)
+
+    async def _pump(self, call: Call, index: int, tally: "_Tally", deliver: Deliver) -> None:
+        """Carry one request's chunks; its outcome is observed however it ends."""
+        try:
+            async with aclosing(self._backend.generate(tally.request)) as chunks:
+                async for chunk in chunks:
+                    tally.add(chunk, self._clock.now())
+                    self._check(call, chunk.finish)
+                    await deliver(index, chunk)
+            tally.check_complete()
+        except BaseException as error:
+            self._ended(call, tally, self._outcome(call, error))
+            raise
+        self._ended(call, tally, Outcome.FINISHED)
+
+    def _check(self, call: Call, finish: Finish | None) -> None:
+        """Turn an end that is not an answer into its error."""
+        if finish is None or finish.outcome is Outcome.FINISHED:
+            return
+        if finish.outcome is Outcome.EXPIRED:
+            raise self._expired(call)
+        raise BackendLost("the backend gave the request up", rule="backend.outcome")
+
+    def _expired(self, call: Call) -> Refused:
+        decision = Decision(
+            id=self._ids.call("decision"),
+            rule="request.deadline_seconds",
+            value=round(self._clock.now() - call.arrived, 3),
+            limit=round(call.deadline - call.arrived, 3),
+            action=Action.EXPIRE,
+            cause=Cause.DEADLINE,
+            reason="the deadline passed before the answer was complete",
+        )
+        return Refused(decision)
+
+    def _outcome(self, call: Call, error: BaseException) -> Outcome | None:
+        """None for a request that was never accepted."""
+        match error:
+            case Refused():
+                expired = error.decision.action is Action.EXPIRE
+                return Outcome.EXPIRED if expired else None
+            case BackendUnavailable():
+                return None
+            case asyncio.CancelledError():
+                late = self._clock.now() >= call.deadline
+                return Outcome.EXPIRED if late else Outcome.CANCELLED
+            case _:
+                return Outcome.FAILED
+
+    def _ended(self, call: Call, tally: "_Tally", outcome: Outcome | None) -> None:
+        if outcome is not None:
+            self._observe(tally.ended(call.endpoint, outcome, self._clock.now()))
+
+
+class _Tally:
+    """What one request has produced so far."""
+
+    def __init__(self, arrived: float, request: GenerateRequest) -> None:
+        self.request = request
+        self.output_tokens = 0
+        self._stopwatch = Stopwatch(arrived)
+        self._finishes: list[Finish] = []
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.request.prompt_token_ids)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt, as its first choice met it: later choices share the first one's blocks."""
+        return min((finish.cached_tokens for finish in self._finishes), default=0)
+
+    def add(self, chunk: TokenChunk, now: float) -> None:
+        self.output_tokens += len(chunk.token_ids)
+        self._stopwatch.tokens(chunk.choice, len(chunk.token_ids), now)
+        if chunk.finish is not None:
+            self._finishes.append(chunk.finish)
+
+    def check_complete(self) -> None:
+        if len(self._finishes) < self.request.n:
+            raise BackendLost("the backend ended a stream early", rule="backend.complete")
+
+    def ended(self, endpoint: str, outcome: Outcome, now: float) -> RequestEnded:
+        return RequestEnded(
+            endpoint=endpoint,
+            outcome=outcome,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            output_tokens=self.output_tokens,
+            latencies=self._stopwatch.read(now),
+            timings=tuple(finish.timings for finish in self._finishes),
+            reasons=tuple(finish.reason for finish in self._finishes),
+        )
+
+
+def _usage(tallies: Sequence[_Tally]) -> Usage:
+    prompt = sum(tally.prompt_tokens for tally in tallies)
+    output = sum(tally.output_tokens for tally in tallies)
+    cached = sum(tally.cached_tokens for tally in tallies)
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=output,
+        total_tokens=prompt + output,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
+    )
+
+
+async def _all_or_none(work: Sequence[Coroutine[object, object, None]]) -> None:
+    """Run all to their ends; the first to fail cancels the others and is raised as it is."""
+    if len(work) == 1:
+        await work[0]
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None

@@ -1,0 +1,102 @@
+"""What both generating endpoints need at hand, and the steps they share."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from salver.contract import Backend, Finish, FinishReason, GenerateRequest, SamplingParams
+from salver.errors import BackendLost, BackendUnavailable, UnknownModel
+from salver.gateway.arrival import Arrival
+from salver.gateway.calls import Call, Calls
+from salver.gateway.chunks import EventFrame
+from salver.gateway.ids import Ids
+from salver.gateway.logprobs import LogprobShapes
+from salver.gateway.prompts import Prompts
+from salver.gateway.service import Limits, Served, Tokenizer
+from salver.gateway.wire.fields import FinishWord
+from salver.gateway.wire.sampling import SamplingFields
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One service's tools. `wall` gives Unix seconds, for the `created` that clients show people."""
+
+    served: Served
+    limits: Limits
+    backend: Backend
+    tokenizer: Tokenizer
+    prompts: Prompts
+    calls: Calls
+    shapes: LogprobShapes
+    ids: Ids
+    wall: Callable[[], float] = time.time
+
+    def created(self) -> int:
+        return int(self.wall())
+
+    def check_model(self, model: str | None) -> None:
+        """Raises UnknownModel for any name but the served one."""
+        if model is not None and model != self.served.model:
+            raise UnknownModel(
+                "model: no such model here",
+                param="model",
+                rule="deployment.model",
+                value=model,
+                limit=self.served.model,
+                fix=f"ask for {self.served.model!r}",
+            )
+
+    def check_ready(self) -> None:
+        """Raises BackendUnavailable before any work is spent on a prompt."""
+        if not self.backend.ready:
+            raise BackendUnavailable("the backend is not ready", rule="backend.ready")
+
+    def call(
+        self,
+        endpoint: str,
+        call_id: str,
+        arrival: Arrival,
+        work: Sequence[tuple[tuple[int, ...], SamplingParams]],
+        n: int,
+    ) -> Call:
+        """A Call of `n` choices for each (prompt, params)."""
+        requests = tuple(
+            GenerateRequest(
+                id=call_id if len(work) == 1 else f"{call_id}-{index}",
+                prompt_token_ids=prompt,
+                sampling=params,
+                n=n,
+                deadline=arrival.deadline,
+            )
+            for index, (prompt, params) in enumerate(work)
+        )
+        return Call(endpoint, requests, arrival.arrived, arrival.deadline)
+
+    def frame(self, kind: str, call_id: str, fields: SamplingFields) -> EventFrame:
+        options = fields.stream_options
+        return EventFrame(
+            kind,
+            call_id=call_id,
+            created=self.created(),
+            model=self.served.model,
+            release=self.served.release,
+            include_usage=bool(options and options.include_usage),
+        )
+
+
+def finish_word(reason: FinishReason) -> FinishWord:
+    """OpenAI's word for the end of a choice that has an answer."""
+    match reason:
+        case FinishReason.STOP:
+            return "stop"
+        case FinishReason.LENGTH:
+            return "length"
+        case FinishReason.ABORT:
+            raise BackendLost("the backend gave a choice up", rule="backend.finish_reason")
+
+
+def ended(finish: Finish | None) -> Finish:
+    """The end of a choice, which `Calls.run` has seen to."""
+    if finish is None:
+        raise BackendLost("the backend left a choice without an end", rule="backend.complete")
+    return finish

@@ -1,0 +1,183 @@
+"""The door: every HTTP call passes here once, in and out.
+
+The client's connection is the scope of the work. A call runs as one task beside a watcher of the
+connection; when the client goes, the task is cancelled, and with it whatever it awaits, down to
+the backend's generator. So disconnects are handled in this one place, for streamed and plain
+answers alike, and no endpoint polls for them.
+
+The body is read to its end before the work starts. That bounds what a call can hold, and leaves
+`http.disconnect` as the only message the connection can still bring.
+"""
+
+import asyncio
+import logging
+from collections.abc import MutableMapping
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from salver.clock import Clock
+from salver.contract import Action, Cause, Decision
+from salver.errors import Refused, SalverError, TooLarge
+from salver.gateway.arrival import Arrival, check_headers, is_request_id, timeout_of
+from salver.gateway.body import ClientGone, discard_body, read_body
+from salver.gateway.errors import Refusal, internal_error, record, refusal_of
+from salver.gateway.ids import Ids
+from salver.gateway.service import Limits
+from salver.telemetry import Observer
+
+DISCARD_FACTOR = 4  # of max_body_bytes, read and dropped after a body was refused
+
+logger = logging.getLogger("salver.gateway")
+
+
+class Edge:
+    """ASGI middleware: request ids, bounded bodies, disconnects, and the answer to a bug."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        release: str,
+        limits: Limits,
+        clock: Clock,
+        ids: Ids,
+        observe: Observer,
+    ) -> None:
+        self._app = app
+        self._release = release
+        self._limits = limits
+        self._clock = clock
+        self._ids = ids
+        self._observe = observe
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if is_request_id(given) else self._ids.call("req")
+        reply = _Reply(send, request_id, self._release)
+        self._in_flight += 1
+        try:
+            await self._serve(scope, headers, receive, reply)
+        except ClientGone:
+            logger.debug("client of %s went away", request_id)
+        except Exception:
+            logger.exception("request %s failed unexpectedly", request_id)
+            if not reply.started:
+                await _answer(internal_error(request_id), scope, receive, reply)
+        finally:
+            self._in_flight -= 1
+
+    async def _serve(
+        self, scope: Scope, headers: Headers, receive: Receive, reply: "_Reply"
+    ) -> None:
+        try:
+            arrival = self._admit(headers, reply.request_id)
+            body = await read_body(headers, receive, self._limits.max_body_bytes)
+        except SalverError as error:
+            refusal = record(refusal_of(error, reply.request_id), self._observe)
+            if isinstance(error, TooLarge):
+                await discard_body(headers, receive, DISCARD_FACTOR * self._limits.max_body_bytes)
+            await _answer(refusal, scope, receive, reply, closing=True)
+            return
+        scope.setdefault("state", {})["arrival"] = arrival
+        work = asyncio.create_task(self._run(scope, body, reply))
+        await _while_connected(work, receive, reply)
+
+    async def _run(self, scope: Scope, body: bytes, reply: "_Reply") -> None:
+        await self._app(scope, _replay(body), reply)
+
+    def _admit(self, headers: Headers, request_id: str) -> Arrival:
+        now = self._clock.now()
+        check_headers(headers)
+        timeout = timeout_of(headers, self._limits.default_timeout_seconds)
+        if self._in_flight > self._limits.max_in_flight:
+            raise Refused(self._crowded())
+        return Arrival(request_id, now, now + timeout)
+
+    def _crowded(self) -> Decision:
+        return Decision(
+            id=self._ids.call("decision"),
+            rule="gateway.max_in_flight",
+            value=self._in_flight,
+            limit=self._limits.max_in_flight,
+            action=Action.REFUSE,
+            cause=Cause.CALLER,
+            reason="too many calls are in flight",
+            retry_after=1.0,
+        )
+
+
+class _Reply:
+    """`send`, with the headers that every answer carries; knows how far the answer got."""
+
+    def __init__(self, send: Send, request_id: str, release: str) -> None:
+        self.request_id = request_id
+        self.started = False
+        self.complete = False
+        self._send = send
+        self._headers = [
+            (b"x-request-id", request_id.encode("latin-1")),
+            (b"x-salver-release", release.encode("latin-1", "replace")),
+        ]
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
+        elif message["type"] == "http.response.body":
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+
+async def _while_connected(work: "asyncio.Task[None]", receive: Receive, reply: _Reply) -> None:
+    """Run `work` to its end, or cancel it as soon as the client is gone.
+
+    A connection also reads as closed once the answer is complete; work then only has to tidy up
+    and is left to do so.
+    """
+    gone = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and reply.complete:
+            await asyncio.wait((work,))
+        if not work.done():
+            raise ClientGone
+        work.result()
+    finally:
+        work.cancel()
+        gone.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _replay(body: bytes) -> Receive:
+    """A `receive` that gives the body once and then waits: the edge watches the connection."""
+    messages: list[MutableMapping[str, object]] = [
+        {"type": "http.request", "body": body, "more_body": False}
+    ]
+
+    async def receive() -> Message:
+        if not messages:
+            await asyncio.get_running_loop().create_future()
+        return messages.pop()
+
+    return receive
+
+
+async def _answer(
+    refusal: Refusal, scope: Scope, receive: Receive, reply: _Reply, *, closing: bool = False
+) -> None:
+    """Send a refusal; `closing` where a part of the body may be unread."""
+    response = refusal.response()
+    if closing:
+        response.headers["connection"] = "close"
+    await response(scope, receive, reply)

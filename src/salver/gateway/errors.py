@@ -1,0 +1,165 @@
+"""Every error as an HTTP answer: the refusal table of docs, in code.
+
+    400  RequestError, UnsupportedField     malformed, or an option that is not implemented
+    404  UnknownModel; no such path         405  the path does not take this method
+    413  TooLarge                           422  InvalidValue
+    429  Refused: CALLER                    503  Refused: SERVER, BackendUnavailable, BackendLost
+    504  Refused: DEADLINE                  500  anything else: a bug, logged with the request id
+
+An answer never holds more of the request than a shortened value, and nothing of the server's
+insides: an unexpected exception is told by its request id alone.
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import msgspec
+from pydantic import JsonValue
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from salver.contract import Action, Cause, Decision
+from salver.errors import (
+    BackendLost,
+    BackendUnavailable,
+    InvalidValue,
+    Refused,
+    RequestError,
+    SalverError,
+    TooLarge,
+    UnknownModel,
+    UnsupportedField,
+)
+from salver.gateway.wire.errors import ErrorBody, ErrorDetail
+from salver.telemetry import Observer, RequestRefused
+
+MAX_VALUE_CHARS = 64
+RETRY_AFTER_LOST_SECONDS = 1.0  # a lost worker is restarted with backoff; the first try is soonest
+
+_BY_ERROR: tuple[tuple[type[SalverError], int, str], ...] = (
+    (UnsupportedField, 400, "unsupported_field"),
+    (InvalidValue, 422, "invalid_value"),
+    (TooLarge, 413, "too_large"),
+    (UnknownModel, 404, "model_not_found"),
+    (RequestError, 400, "malformed_request"),
+    (BackendUnavailable, 503, "backend_unavailable"),
+    (BackendLost, 503, "backend_lost"),
+)
+_BY_CAUSE = {
+    Cause.CALLER: (429, "rate_limited"),
+    Cause.DEADLINE: (504, "deadline_exceeded"),
+    Cause.SERVER: (503, "not_ready"),
+}
+_TYPES = {429: "rate_limit_error", 503: "service_unavailable_error", 504: "timeout_error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A status code, what the body says, and the headers that go with it."""
+
+    status: int
+    detail: ErrorDetail
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def body(self) -> bytes:
+        return msgspec.json.encode(ErrorBody(error=self.detail).model_dump())
+
+    def response(self) -> Response:
+        return Response(self.body(), self.status, dict(self.headers), media_type="application/json")
+
+
+def refusal_of(error: SalverError, request_id: str) -> Refusal:
+    """How a deliberate error is told to the caller."""
+    if isinstance(error, Refused):
+        return _of_decision(error.decision)
+    for kind, status, code in _BY_ERROR:
+        if isinstance(error, kind):
+            return _of_error(error, status, code)
+    return internal_error(request_id)
+
+
+def internal_error(request_id: str) -> Refusal:
+    """A bug in Salver, told by nothing but the id to look for in the log."""
+    detail = ErrorDetail(
+        message=f"Salver failed in a way it should not have; see its log at request {request_id}.",
+        type="server_error",
+        code="internal_error",
+    )
+    return Refusal(500, detail)
+
+
+def http_refusal(error: HTTPException) -> Refusal:
+    """No such path, or a method that the path does not take."""
+    status = HTTPStatus(error.status_code)
+    code = status.phrase.lower().replace(" ", "_")
+    detail = ErrorDetail(
+        message=f"{status.phrase}: see /docs for what is served here.",
+        type=_type(status),
+        code=code,
+        rule=f"http.{code}",
+    )
+    return Refusal(status, detail, tuple((error.headers or {}).items()))
+
+
+def record(refusal: Refusal, observe: Observer) -> Refusal:
+    """Count a refusal and hand it on. A failed or expired answer is an Outcome, not counted here."""
+    if refusal.detail.code not in {"internal_error", "backend_lost", "deadline_exceeded"}:
+        observe(RequestRefused(refusal.detail.rule or refusal.detail.code, refusal.status))
+    return refusal
+
+
+def shorten(value: object) -> JsonValue:
+    """A value as an error may repeat it: scalars as they are, texts cut, containers described."""
+    match value:
+        case None | bool() | float():
+            return value
+        case int():
+            return value if abs(value) < 2**63 else shorten(str(value))
+        case str():
+            return value if len(value) <= MAX_VALUE_CHARS else value[:MAX_VALUE_CHARS] + "…"
+        case list() | tuple():
+            return f"a list of {len(value)}"
+        case dict():
+            return f"an object of {len(value)}"
+        case _:
+            return shorten(str(value))
+
+
+def _of_decision(decision: Decision) -> Refusal:
+    status, code = _BY_CAUSE[decision.cause]
+    detail = ErrorDetail(
+        message=decision.reason,
+        type=_type(status),
+        code=code,
+        rule=decision.rule,
+        value=decision.value,
+        limit=decision.limit,
+        decision=decision.id,
+    )
+    headers = [("x-salver-decision", decision.id)]
+    if decision.retry_after is not None and decision.action is Action.REFUSE:
+        headers.append(("retry-after", _whole_seconds(decision.retry_after)))
+    return Refusal(status, detail, tuple(headers))
+
+
+def _of_error(error: SalverError, status: int, code: str) -> Refusal:
+    detail = ErrorDetail(
+        message="; ".join(part for part in (error.problem, error.fix) if part),
+        type=_type(status),
+        param=error.param if isinstance(error, RequestError) else None,
+        code=code,
+        rule=error.rule or None,
+        value=shorten(error.value),
+        limit=shorten(error.limit),
+    )
+    retry = (("retry-after", _whole_seconds(RETRY_AFTER_LOST_SECONDS)),) if status == 503 else ()
+    return Refusal(status, detail, retry)
+
+
+def _type(status: int) -> str:
+    return _TYPES.get(status, "invalid_request_error")
+
+
+def _whole_seconds(seconds: float) -> str:
+    """Retry-After takes whole seconds; rounded up so that a retry is never too early."""
+    return str(max(1, -int(-seconds // 1)))

@@ -1,0 +1,80 @@
+"""Server-sent events, as OpenAI's clients read them.
+
+The status line is held back until the first event is known: until then an error keeps its own
+status code. After it, an error is an event, and the stream ends without `[DONE]`, by which a
+client tells a broken answer from a finished one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from salver.errors import SalverError
+from salver.gateway.errors import Refusal, internal_error, refusal_of
+
+DONE = b"data: [DONE]\n\n"
+
+Write = Callable[[bytes], Awaitable[None]]
+
+logger = logging.getLogger("salver.gateway")
+
+
+class EventStream(Response):
+    """A response whose events `produce` writes; each write is one or more whole events."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, produce: Callable[[Write], Awaitable[None]], *, request_id: str) -> None:
+        self.status_code = 200
+        self.background = None
+        self._produce = produce
+        self._request_id = request_id
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        writer = _Writer(self, send)
+        try:
+            await self._produce(writer.write)
+            await writer.write(DONE)
+        except Exception as error:
+            if not writer.started:
+                raise
+            await writer.write(self._event_of(error))
+        await writer.close()
+
+    def _event_of(self, error: Exception) -> bytes:
+        if isinstance(error, SalverError):
+            return error_event(refusal_of(error, self._request_id))
+        logger.exception("request %s failed while streaming", self._request_id, exc_info=error)
+        return error_event(internal_error(self._request_id))
+
+
+class _Writer:
+    """Sends the head with the first write. Writers of one stream take turns."""
+
+    def __init__(self, response: EventStream, send: Send) -> None:
+        self.started = False
+        self._response = response
+        self._send = send
+        self._turn = asyncio.Lock()
+
+    async def write(self, events: bytes) -> None:
+        if not events:
+            return
+        async with self._turn:
+            if not self.started:
+                self.started = True
+                head = {"status": 200, "headers": self._response.raw_headers}
+                await self._send({"type": "http.response.start", **head})
+            await self._send({"type": "http.response.body", "body": events, "more_body": True})
+
+    async def close(self) -> None:
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def error_event(refusal: Refusal) -> bytes:
+    """An error in the middle of a stream."""
+    return b"data: " + refusal.body() + b"\n\n"

@@ -1,0 +1,1 @@
+"""Where events leave for other systems; the only place that imports metric libraries."""
