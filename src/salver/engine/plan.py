@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from salver.contract import SamplingParams, TokenLogprobs
+from salver.errors import BackendError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,15 @@ class SchedulerOutput:
 
 @dataclass(frozen=True, slots=True)
 class ModelRunnerOutput:
-    """What a step produced, by sequence key."""
+    """What a step produced, by sequence key.
+
+    A sequence in `failed` is not in `sampled`: its logits were not finite, or every token was
+    banned. It must end there; no other sequence is harmed.
+    """
 
     sampled: Mapping[str, TokenLogprobs] = field(default_factory=dict)
     prompt_logprobs: Mapping[str, Sequence[TokenLogprobs]] = field(default_factory=dict)
+    failed: Mapping[str, BackendError] = field(default_factory=dict)
 
 
 class ModelRunner(Protocol):
