@@ -41,7 +41,7 @@ class Report:
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="The contract.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="The contract.")],
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if the fit cannot be proven (artifact absent).")
     ] = False,

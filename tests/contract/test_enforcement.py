@@ -1,0 +1,62 @@
+"""Nothing in a contract is silently ignored: every field is kept, or said not to be (law 9)."""
+
+import pytest
+
+from salver.contract import Deployment, declared_only, load_deployment, unavailable
+from salver.contract.enforcement import ENFORCED, NOT_YET, enforcement_of
+from salver.contract.section import section_in, walk
+
+FIELDS = {path: section_in(info.annotation) for path, info in walk(Deployment)}
+PLAIN = [path for path, section in FIELDS.items() if section is None]
+
+
+@pytest.mark.parametrize("path", PLAIN)
+def test_every_field_is_in_exactly_one_list(path: str) -> None:
+    not_yet = [known for known in NOT_YET if path == known or path.startswith(f"{known}.")]
+    assert (path in ENFORCED) + len(not_yet) == 1
+
+
+def test_the_lists_name_fields_only() -> None:
+    assert set(ENFORCED) <= set(PLAIN), "a section may not be enforced wholesale"
+    assert set(NOT_YET) <= set(FIELDS)
+
+
+def test_every_part_says_one_sentence() -> None:
+    assert all(sentence.endswith(".") for sentence in NOT_YET.values())
+
+
+def test_the_full_contract_declares_all_that_is_not_kept(full_text: str) -> None:
+    parts = [part.path for part in declared_only(load_deployment(full_text))]
+    # Prompts are not logged in any case, so `off` is kept.
+    assert parts == [path for path in NOT_YET if path != "telemetry.prompt_logging"]
+
+
+def test_the_short_contract_is_kept_whole(short_text: str) -> None:
+    assert declared_only(load_deployment(short_text)) == ()
+
+
+@pytest.mark.parametrize(
+    ("added", "paths"),
+    [
+        ("telemetry: {prompt_logging: off, trace_sample: 0%}", []),
+        ("telemetry: {prompt_logging: on}", ["telemetry.prompt_logging"]),
+        ("slo: {ttft_p95: 1s}", ["slo"]),
+        ("tenants: [{name: a}]", ["tenants"]),
+    ],
+)
+def test_only_what_is_declared_counts(short_text: str, added: str, paths: list[str]) -> None:
+    deployment = load_deployment(f"{short_text}\n{added}\n")
+    assert [part.path for part in declared_only(deployment)] == paths
+
+
+def test_an_engine_that_this_build_lacks_is_a_fault(full_text: str, short_text: str) -> None:
+    (fault,) = unavailable(load_deployment(full_text))
+    assert (fault.path, fault.value) == ("release.runtime.engine", "native")
+    assert "engine: numpy" in fault.fix
+    assert unavailable(load_deployment(short_text)) == ()
+
+
+def test_enforcement_can_be_asked_for_by_path() -> None:
+    assert enforcement_of("release.envelope.memory")[0]
+    assert enforcement_of("tenants.weight") == (False, NOT_YET["tenants"])
+    assert enforcement_of("release") == (False, "")
