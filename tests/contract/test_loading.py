@@ -57,6 +57,7 @@ FAULTY = [
     ("[5%, 25%, 100%]", "[]", "rollout.steps", "schema.range"),
     ("[5%, 25%, 100%]", "5%", "rollout.steps", "schema.type"),
     ("{backend: upstream-small}", "{backend: other}", "fallback.0.backend", "fallback.backend_exists"),
+    ("{backend: upstream-small}", "{backend: 7}", "fallback.0.backend", "schema.type"),
     ("{backend: upstream-small}", "{}", "fallback.0", "fallback.one_thing"),
     ("[{backend: upstream-small}, ", "[{static: Busy}, ", "fallback.1", "fallback.reached"),
     ("prompt_logging: off", "prompt_logging: false", "telemetry.prompt_logging", "schema.choice"),
