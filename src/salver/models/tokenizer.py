@@ -163,6 +163,13 @@ class Tokenizer:
         """
         return bytes_of(self._token_bytes, token_id)
 
+    def control_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where control tokens are spelled in a text: rising, disjoint intervals [start, end).
+
+        A control token of one character is never looked for: nothing could guard a text from it.
+        """
+        return [(start, end) for _, start, end in self._splitter.find(text)]
+
     def __repr__(self) -> str:
         return (
             f"<Tokenizer of {self.vocab_size} tokens, {len(self._control_ids)} of them control,"
@@ -190,21 +197,28 @@ class _ControlSplitter:
 
     def __init__(self, control: Mapping[str, int]) -> None:
         self._finder = tokenizers.Tokenizer(WordLevel({"": 0}, unk_token=""))
-        self._ids = (0, *control.values())
+        sought = [text for text in control if len(text) > 1]
+        self._ids = (0, *(control[text] for text in sought))
         self._finder.add_special_tokens(
-            [AddedToken(text, normalized=False, special=True) for text in control]
+            [AddedToken(text, normalized=False, special=True) for text in sought]
         )
+
+    def find(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """Yield (id, start, end) of each control token in turn."""
+        found = self._finder.encode(text, add_special_tokens=False)
+        for key, (start, end) in zip(found.ids, found.offsets, strict=True):
+            if key:
+                yield self._ids[key], start, end
 
     def split(self, text: str, breaks: Sequence[int]) -> Iterator[int | str]:
         """Yield ids of control tokens and the non-empty plain text between them, in order."""
         plain_from = 0
-        found = self._finder.encode(text, add_special_tokens=False)
-        for key, (start, end) in zip(found.ids, found.offsets, strict=True):
-            if key == 0 or _straddles(start, end, breaks):
+        for token_id, start, end in self.find(text):
+            if _straddles(start, end, breaks):
                 continue
             if plain_from < start:
                 yield text[plain_from:start]
-            yield self._ids[key]
+            yield token_id
             plain_from = end
         if plain_from < len(text):
             yield text[plain_from:]
