@@ -28,6 +28,7 @@ class WebFile:
     etag: str | None = '"v1"'
     ranges: bool = True
     declared: int | None = None  # Content-Length of a whole answer, where it is not the truth
+    kind: str = "application/octet-stream"
     encoding: str | None = None
     cuts: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
@@ -62,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, file: WebFile, start: int | None) -> None:
         rest = file.body[start or 0 :] if start is None or file.lie is None else file.lie
-        headers = {"ETag": file.etag, "Content-Encoding": file.encoding}
+        headers = {"ETag": file.etag, "Content-Type": file.kind, "Content-Encoding": file.encoding}
         if start is not None:
             headers["Content-Range"] = f"bytes {start}-{len(file.body) - 1}/{len(file.body)}"
         length = len(rest) if start is not None or file.declared is None else file.declared

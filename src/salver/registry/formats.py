@@ -46,4 +46,5 @@ def belongs_in_tree(name: str) -> bool:
     The rule is one for local directories and hub repositories, so that a clone and the repository
     it came from have the same digest.
     """
-    return not name.startswith(".") and PurePosixPath(name).suffix in _TREE_SUFFIXES
+    flat = "/" not in name and not name.startswith(".")
+    return flat and PurePosixPath(name).suffix in _TREE_SUFFIXES

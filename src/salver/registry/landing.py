@@ -32,7 +32,8 @@ class _Checkpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Landing:
     """One file on its way. Owned by one thread of the process that holds the key's lock.
 
-    `size` counts the bytes written so far, `head` is the first few of them, and `origin` is the
+    It begins with whatever trusted prefix an earlier process left; a source either goes on from
+    there or restarts it. `size` counts the bytes written so far, `head` is the first few of them, and `origin` is the
     source's own note about what it was sending, empty when it cannot go on from the middle.
     `limit` bounds `size`; a source that knows how much is coming lowers it.
     """
@@ -52,6 +53,7 @@ class Landing:
         path.touch()
         path.chmod(0o600)  # a crash just before the rename leaves it read-only
         self._file = path.open("r+b")
+        self._resume()
 
     def __repr__(self) -> str:
         return f"<Landing {self.path.name} size={self.size} origin={self.origin!r}>"
@@ -61,28 +63,13 @@ class Landing:
         """Of the bytes written so far."""
         return Digest(self._hash.hexdigest())
 
-    def resume(self) -> None:
-        """Keep the prefix that the last checkpoint vouches for; start over if there is none."""
-        kept = self._read_checkpoint()
-        self._rewind()
-        if kept is None:
-            return self.restart()
-        while self.size < kept.size and (
-            chunk := self._file.read(min(CHUNK_BYTES, kept.size - self.size))
-        ):
-            self._absorb(chunk)
-        if (self.size, self.digest.hex) != (kept.size, kept.sha256):
-            return self.restart()
-        self._file.truncate(self.size)
-        self.origin, self._checkpointed = kept.origin, kept.size
-        return None
-
     def restart(self, origin: str = "") -> None:
         """Drop every byte; those that follow come from `origin`."""
         self._checkpoint_path.unlink(missing_ok=True)
-        self._rewind()
+        self._file.seek(0)
         self._file.truncate()
-        self.origin = origin
+        self._hash, self.size, self.head = sha256(), 0, b""
+        self.origin, self._checkpointed = origin, 0
 
     def write(self, chunk: bytes) -> None:
         """Append a chunk.
@@ -130,25 +117,43 @@ class Landing:
                 fix=f"free space on the file system of {self.path.parent}",
             )
 
+    def seal(self) -> None:
+        """Close the complete file, which may then be moved away."""
+        self._file.close()
+
     def discard(self) -> None:
         """Remove the file and everything beside it."""
         discard(self.path)
 
     def close(self) -> None:
-        """Keep what is here for a later process, unless it was placed or discarded."""
-        if not self._file.closed and self.path.exists():
+        """Leave an unsealed file to a later process if its origin can go on, and remove it if not."""
+        if self._file.closed:
+            return
+        if self.origin and self.size and self.path.exists():
             self.checkpoint()
+        else:
+            self.discard()
         self._file.close()
+
+    def _resume(self) -> None:
+        """Keep the prefix that the last checkpoint vouches for; start over if there is none."""
+        kept = self._read_checkpoint()
+        if kept is None:
+            return self.restart()
+        while self.size < kept.size and (
+            chunk := self._file.read(min(CHUNK_BYTES, kept.size - self.size))
+        ):
+            self._absorb(chunk)
+        if (self.size, self.digest.hex) != (kept.size, kept.sha256):
+            return self.restart()
+        self._file.truncate(self.size)
+        self.origin, self._checkpointed = kept.origin, kept.size
+        return None
 
     def _absorb(self, chunk: bytes) -> None:
         self._hash.update(chunk)
         self.head = (self.head + chunk[:HEAD_BYTES])[:HEAD_BYTES]
         self.size += len(chunk)
-
-    def _rewind(self) -> None:
-        self._file.seek(0)
-        self._hash, self.size, self.head = sha256(), 0, b""
-        self.origin, self._checkpointed = "", 0
 
     def _read_checkpoint(self) -> _Checkpoint | None:
         try:

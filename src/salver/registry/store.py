@@ -149,7 +149,7 @@ class ArtifactStore:
                     landings.discard(path.with_name(key))
 
     def _place(self, landing: Landing, target: Path) -> None:
-        landing.close()
+        landing.seal()
         landing.path.chmod(_READ_ONLY)
         sync(landing.path)
         with self._placing():

@@ -81,7 +81,6 @@ def download(
     """
     if remote.size is not None:
         landing.limit = min(landing.limit, remote.size)
-    landing.resume()
     transfer = _Transfer(remote, landing, options, progress)
     failures, furthest = 0, landing.size
     with _client(options, remote.headers) as client:
