@@ -1,4 +1,4 @@
-"""From a conversation to token ids, with the words of users kept apart from the template's.
+"""From a conversation to its prompt, with the words of users kept apart from the template's.
 
 A chat template writes control tokens such as `<|im_end|>` as text, next to content that may spell
 the same. Only the template's may count, or whoever writes a message could end it and speak as
@@ -12,6 +12,7 @@ pieces, and would change the tokens on both sides of every cut.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
 
@@ -24,7 +25,19 @@ from salver.models.tokenizer import Tokenizer
 _NONCHARACTERS: Final = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 
 
-def encode_chat(
+@dataclass(frozen=True, slots=True)
+class ChatText:
+    """A rendered conversation. No control token may be read across a position in `breaks`.
+
+    Encode it by `tokenizer.encode(chat.text, add_special_tokens=False, parse_special=True,
+    breaks=chat.breaks)`: the template writes BOS itself.
+    """
+
+    text: str
+    breaks: Sequence[int]
+
+
+def render_chat(
     template: ChatTemplate,
     tokenizer: Tokenizer,
     messages: Sequence[Mapping[str, object]],
@@ -32,11 +45,10 @@ def encode_chat(
     tools: Sequence[Mapping[str, object]] | None = None,
     add_generation_prompt: bool = True,
     variables: Mapping[str, object] | None = None,
-) -> list[int]:
-    """Render a conversation and encode it; control tokens count only where the template wrote them.
+) -> ChatText:
+    """Render a conversation so that control tokens count only where the template wrote them.
 
-    The template writes BOS itself, so none is added. Arguments and errors are those of
-    `ChatTemplate.render` and `Tokenizer.encode`.
+    Arguments and errors are those of `ChatTemplate.render`.
     """
     given: dict[str, Any] = {
         "messages": template_messages(messages),
@@ -44,14 +56,12 @@ def encode_chat(
         "variables": plain_mapping(variables or {}, "variables"),
     }
     mark = _mark_for(given, tokenizer)
-    if mark:
-        given = _rewritten(given, lambda text: _threaded(text, mark, tokenizer))
-    rendered = template.render(**given, add_generation_prompt=add_generation_prompt)
-    pieces = rendered.split(mark) if mark else [rendered]
-    breaks = list(accumulate(map(len, pieces[:-1])))
-    return tokenizer.encode(
-        "".join(pieces), add_special_tokens=False, parse_special=True, breaks=breaks
-    )
+    if not mark:
+        text = template.render(**given, add_generation_prompt=add_generation_prompt)
+        return ChatText(text, ())
+    given = _rewritten(given, lambda text: _threaded(text, mark, tokenizer))
+    pieces = template.render(**given, add_generation_prompt=add_generation_prompt).split(mark)
+    return ChatText("".join(pieces), tuple(accumulate(map(len, pieces[:-1]))))
 
 
 def _mark_for(given: object, tokenizer: Tokenizer) -> str:
