@@ -43,6 +43,11 @@ def test_a_part_says_whether_it_is_enforced(capsys: pytest.CaptureFixture[str]) 
     assert (record["path"], record["enforced"]) == ("tenants.weight", False)
 
 
+def test_a_choice_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "one of    numpy, native" in printed(capsys, "explain", "release.runtime.engine")
+    assert "one of    off, on" in printed(capsys, "explain", "telemetry.prompt_logging")
+
+
 def test_a_section_shows_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
     records = json.loads(printed(capsys, "explain", "probes", "--json"))
     assert [record["path"] for record in records] == [

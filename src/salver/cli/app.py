@@ -20,6 +20,7 @@ from salver.cli.exits import Exit, exit_for
 from salver.errors import ContractError, SalverError
 
 COMMANDS = {
+    "serve": "Check a contract and serve it.",
     "check": "Check a contract: every fault, what is enforced, and whether it fits this machine.",
     "pull": "Fetch an artifact into the store, verify it, and print its digest line for a contract.",
     "schema": "Print the JSON Schema of a contract, for editors.",

@@ -53,7 +53,7 @@ def check(
     if as_json:
         console.say_json(_record(report, code))
     else:
-        console.say("\n".join(_lines(report)))
+        console.say("\n".join(report_lines(report)))
     if code:
         raise typer.Exit(code)
 
@@ -84,7 +84,8 @@ def _fit(deployment: "Deployment") -> "Fit":
     return prove_fit(release.envelope, config_in_store(release, store_root()), this_machine())
 
 
-def _lines(report: Report) -> Iterator[str]:
+def report_lines(report: Report) -> Iterator[str]:
+    """The report for a person."""
     for fault in report.faults:
         yield console.fault_text(fault, file=str(report.file))
     if report.faults:

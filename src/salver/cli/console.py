@@ -22,6 +22,11 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
+def write(text: str) -> None:
+    """Print a piece of a result at once, without ending the line."""
+    typer.echo(text, nl=False)
+
+
 def note(text: str) -> None:
     """Print a diagnostic."""
     typer.echo(text, err=True)

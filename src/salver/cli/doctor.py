@@ -30,8 +30,11 @@ class Diagnosis:
     problem: DoesNotFit | None = None
 
     @property
-    def decode_ceiling(self) -> float | None:
-        """Tokens per second that one sequence cannot exceed: each token reads every weight."""
+    def decode_bound(self) -> float | None:
+        """Tokens per second of one sequence if every token reads every weight from memory.
+
+        A model that fits the processor's caches can be faster.
+        """
         return self.bandwidth / self.plan.weights_bytes if self.plan else None
 
 
@@ -49,7 +52,9 @@ def doctor(
     console.say("machine\n" + console.table(_machine_rows(diagnosis)))
     if diagnosis.plan:
         rows = memory_rows(diagnosis.plan)
-        rows.append(("decode ceiling", f"{diagnosis.decode_ceiling:.0f} tokens/s for one sequence"))
+        rows.append(
+            ("decode bound", f"{diagnosis.decode_bound:.0f} tokens/s for one sequence, from memory")
+        )
         console.say(f"{target} fits\n{console.table(rows)}")
     if problem := diagnosis.problem:
         console.say(f"{target} does not fit: {problem.problem}")
@@ -115,6 +120,6 @@ def _record(diagnosis: Diagnosis) -> dict[str, Any]:
         "read_bandwidth_bytes_per_second": diagnosis.bandwidth,
         "fits": None if not (diagnosis.plan or problem) else problem is None,
         "memory": memory_record(diagnosis.plan) if diagnosis.plan else None,
-        "decode_ceiling_tokens_per_second": diagnosis.decode_ceiling,
+        "decode_bound_tokens_per_second": diagnosis.decode_bound,
         "problem": console.record(problem) if problem else None,
     }

@@ -2,7 +2,8 @@
 
 from dataclasses import asdict
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -69,17 +70,26 @@ def _field_record(path: str, info: "FieldInfo") -> Record:
         "path": path,
         "means": info.description,
         "required": info.is_required(),
+        "choices": _choices(info.annotation),
         "example": example,
         "enforced": enforced,
         "enforcement": how,
     }
 
 
+def _choices(annotation: Any) -> list[str] | None:
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return [choice.value for choice in annotation]
+    return list(get_args(annotation)) if get_origin(annotation) is Literal else None
+
+
 def _text(record: Record) -> str:
     if "asks" in record:
         return f"{console.bold(record['name'])}\n  {record['asks']}\n  {record['why']}"
     rows = [("means", record["means"]), ("required", "yes" if record["required"] else "no")]
-    if record["example"] is not None:
+    if record["choices"]:
+        rows.append(("one of", ", ".join(record["choices"])))
+    elif record["example"] is not None:
         rows.append(("example", str(record["example"]).replace("'", "")))
     if record["enforcement"]:
         rows.append(("enforced" if record["enforced"] else "not yet", record["enforcement"]))

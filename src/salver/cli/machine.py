@@ -42,7 +42,7 @@ _CGROUP_MEMORY = (
         "/sys/fs/cgroup/memory/memory.usage_in_bytes",
     ),
 )
-_SWEEPS = 4
+_SWEEPS = 12
 
 
 @dataclass(frozen=True, slots=True)
