@@ -43,7 +43,7 @@ def open_gguf(path: Path) -> "GgufCheckpoint":
     return GgufCheckpoint(config, header.metadata, path.name, file, tensors)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class GgufCheckpoint:
     """An opened GGUF file. `metadata` holds every key as plain Python values."""
 

@@ -64,7 +64,7 @@ def open_safetensors(path: Path) -> "SafetensorsCheckpoint":
     return SafetensorsCheckpoint(config, path.name, needed)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SafetensorsCheckpoint:
     """Opened safetensors files with their config."""
 
