@@ -22,8 +22,7 @@ from salver.contract import (
     TokenChunk,
 )
 from salver.errors import BackendLost, BackendUnavailable, DoesNotFit, Refused
-from salver.testing import ManualClock
-from salver.testing.fake_backend import FakeBackend
+from salver.testing import FakeBackend, ManualClock
 from salver.worker import Backoff, MalformedFrame, ReadinessProbe
 from salver.worker.error_report import describe, revive
 from salver.worker.frames import Cancel, Refusal, StepFrame
@@ -226,7 +225,7 @@ def _expiring(backend: FakeBackend) -> None:
 
 
 def _hanging(backend: FakeBackend) -> None:
-    backend.gate = asyncio.Event()
+    backend.gate = asyncio.Semaphore(0)
 
 
 @pytest.mark.parametrize(

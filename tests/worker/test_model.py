@@ -1,0 +1,96 @@
+"""The default model, verified, opened and run in a process of its own."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from salver.clock import MonotonicClock
+from salver.contract import GenerateRequest, SamplingParams
+from salver.errors import DoesNotFit, IntegrityError
+from salver.models import open_model
+from salver.registry import ArtifactRef, ArtifactStore, Digest, pull
+from salver.worker import ReadinessProbe, Supervisor, WorkerSpec
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(scope="module")
+def spec(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
+    """The model in a store of its own, and an envelope that holds it."""
+    store = ArtifactStore(tmp_path_factory.mktemp("store"))
+    pulled = pull(ArtifactRef.parse(f"file:{smollm2_path}"), store=store)
+    return WorkerSpec(
+        name="smollm2",
+        store=str(store.root),
+        digest=str(pulled.digest),
+        memory_bytes=2**30,
+        threads=1,
+        max_context_tokens=512,
+        max_running=4,
+        max_batch_tokens=128,
+        max_queued_requests=16,
+        max_queued_tokens=4096,
+    )
+
+
+@pytest.fixture
+async def supervisor(spec: WorkerSpec) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(spec)
+    yield supervisor
+    await supervisor.stop()
+
+
+async def test_the_default_model_answers_from_its_own_process(
+    supervisor: Supervisor, smollm2_path: Path
+) -> None:
+    ready = await supervisor.start()
+    tokenizer = open_model(smollm2_path).tokenizer
+
+    async def answer(name: str, prompt: str) -> str:
+        ids = tokenizer.encode(prompt, add_special_tokens=False, parse_special=False)
+        sampling = SamplingParams(max_tokens=8, temperature=0.0, logprobs=2, prompt_logprobs=1)
+        request = GenerateRequest(name, tuple(ids), sampling)
+        chunks = [chunk async for chunk in supervisor.backend.generate(request)]
+        assert len(chunks[0].prompt_logprobs) == len(ids)
+        assert all(
+            logprobs.top[0][0] == logprobs.token_id for c in chunks for logprobs in c.logprobs
+        )
+        return "".join(chunk.text for chunk in chunks)
+
+    paris, sky = await asyncio.gather(
+        answer("a", "The capital of France is"), answer("b", "The opposite of hot is")
+    )
+    assert "Paris" in paris
+    assert "cold" in sky
+    assert ready.model.architecture == "llama"
+    assert 134_000_000 < ready.model.num_parameters < 135_000_000
+    assert supervisor.statistics().resident_bytes < supervisor.statistics().memory_bytes
+
+    probe = ReadinessProbe(supervisor.backend, (1,), 15.0, MonotonicClock())
+    assert await probe.probe(), probe.last_error
+    assert supervisor.backend.load().kv_blocks_owned == 0
+
+
+async def test_bytes_that_were_changed_in_the_store_are_not_served(
+    spec: WorkerSpec, tmp_path: Path
+) -> None:
+    store = shutil.copytree(spec.store, tmp_path / "store")
+    path = ArtifactStore(store).open_verified(Digest.parse(spec.digest))
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(IntegrityError):
+        await Supervisor(msgspec.structs.replace(spec, store=str(store))).start()
+
+
+async def test_an_envelope_that_is_too_small_is_named(spec: WorkerSpec) -> None:
+    with pytest.raises(DoesNotFit) as caught:
+        await Supervisor(msgspec.structs.replace(spec, memory_bytes=2**29)).start()
+    assert caught.value.rule == "envelope.memory"
