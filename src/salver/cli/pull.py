@@ -1,8 +1,5 @@
 """`salver pull`: have an artifact on this machine, and print the digest a contract needs."""
 
-import json
-import os
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
@@ -19,6 +16,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from salver.cli import console
+from salver.cli.home import store_root
 from salver.contract import load_deployment
 from salver.registry import ArtifactRef, ArtifactStore, Digest, Pulled
 from salver.registry import pull as pull_artifact
@@ -38,30 +37,25 @@ def pull(
     digest: Annotated[
         str | None, typer.Option(help="Accept only these bytes: sha256:HEX.", metavar="DIGEST")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fetch an artifact into the store, verify it, and print its digest line for a contract."""
     ref, expected = _meaning(artifact, digest)
     with TerminalProgress() as progress:
-        pulled = pull_artifact(ref, digest=expected, store=open_store(), progress=progress)
-    sys.stdout.write(_as_json(pulled) if as_json else _as_lines(pulled, asked=ref))
-
-
-def open_store() -> ArtifactStore:
-    """The user's store: `$SALVER_HOME/store`, where SALVER_HOME is ~/.cache/salver by default.
-
-    Raises:
-        FetchError: the directory cannot be written.
-    """
-    home = os.environ.get("SALVER_HOME") or Path.home() / ".cache" / "salver"
-    return ArtifactStore(Path(home) / "store")
+        pulled = pull_artifact(
+            ref, digest=expected, store=ArtifactStore(store_root()), progress=progress
+        )
+    if as_json:
+        console.say_json(_record(pulled))
+    else:
+        console.say(_lines(pulled, asked=ref))
 
 
 class TerminalProgress:
     """Shows a pull on stderr: bars where that is a terminal, notes in any case."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, terminal: Console | None = None) -> None:
+        self._console = terminal or Console(stderr=True)
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -105,18 +99,17 @@ def _meaning(artifact: str, digest: str | None) -> tuple[ArtifactRef, Digest | N
     return ArtifactRef.parse(release.artifact, base=path.parent), Digest.parse(release.digest)
 
 
-def _as_lines(pulled: Pulled, *, asked: ArtifactRef) -> str:
+def _lines(pulled: Pulled, *, asked: ArtifactRef) -> str:
     """YAML for the release section of a contract; the artifact too if its name was mutable."""
     resolved = f"artifact: {pulled.ref}\n" if pulled.ref != asked else ""
-    return f"{resolved}digest: {pulled.digest}\n"
+    return f"{resolved}digest: {pulled.digest}"
 
 
-def _as_json(pulled: Pulled) -> str:
-    shown = {
+def _record(pulled: Pulled) -> dict[str, str | int | bool]:
+    return {
         "artifact": str(pulled.ref),
         "digest": str(pulled.digest),
         "size": pulled.size,
         "path": str(pulled.path),
         "fetched": pulled.fetched,
     }
-    return json.dumps(shown) + "\n"

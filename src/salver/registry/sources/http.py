@@ -126,7 +126,7 @@ class _Transfer:
         """
         try:
             with client.stream("GET", self._remote.url, headers=self._conditions()) as response:
-                _refuse_detour(self._remote, response)
+                refuse_detour(self._remote, response)
                 self._place(response)
                 self._receive(response)
         except httpx.TransportError as error:
@@ -227,7 +227,7 @@ def _client(options: HttpOptions, headers: Mapping[str, str]) -> httpx.Client:
     )
 
 
-def _refuse_detour(remote: RemoteFile, response: httpx.Response) -> None:
+def refuse_detour(remote: RemoteFile, response: httpx.Response) -> None:
     """Refuse an answer that left https on the way, or that is not the file's own bytes."""
     secure = any(hop.url.scheme == "https" for hop in response.history)
     if secure and response.url.scheme != "https":
