@@ -116,12 +116,26 @@ def test_without_range_support_the_file_starts_over(
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_strong_etag_nothing_is_continued(
-    site: Site, file: "WebFile", payload: bytes, digest: Digest, etag: str | None
+@pytest.mark.parametrize("pinned", [True, False])
+def test_without_a_strong_etag_only_a_known_digest_lets_it_continue(
+    site: Site, file: "WebFile", payload: bytes, digest: Digest, etag: str | None, pinned: bool
 ) -> None:
     file.cuts, file.etag = [1_000_000], etag
+    assert site.pull(digest if pinned else None) == payload
+    assert file.requests[1].get("Range") == ("bytes=1000000-" if pinned else None)
+    assert "If-Range" not in file.requests[1]
+
+
+def test_two_versions_spliced_for_want_of_an_etag_are_refused_and_then_mended(
+    site: Site, web: "WebServer", file: "WebFile", payload: bytes, digest: Digest
+) -> None:
+    file.body, file.cuts, file.etag = bytes(len(payload)), [1_000_000], None
+    with pytest.raises(FetchError):
+        site.pull(digest, replace(QUICK, attempts=1))
+    file.body = payload
+    with pytest.raises(IntegrityError):
+        site.pull(digest)
     assert site.pull(digest) == payload
-    assert "Range" not in file.requests[1]
 
 
 def test_a_file_that_changed_between_attempts_starts_over(

@@ -103,7 +103,7 @@ class _Puller:
         with self._store.landing(key, waiting=self._progress.note) as landing:
             if found := self._find(ref, digest):
                 return found
-            plan = self._plan(ref)
+            plan = self._plan(ref, pinned=digest is not None)
             if plan.tree:
                 return self._open(plan.ref, self._fetch_tree(plan, digest), fetched=True)
             return self._fetch_file(plan, digest, landing)
@@ -150,7 +150,7 @@ class _Puller:
             digest = self._store.publish(landing, expected=part.digest)
             return ManifestEntry(part.name, digest, landing.size)
 
-    def _plan(self, ref: ArtifactRef) -> _Plan:
+    def _plan(self, ref: ArtifactRef, *, pinned: bool) -> _Plan:
         """Find out what the reference means; nothing large is fetched yet."""
         match ref:
             case FileRef():
@@ -164,7 +164,9 @@ class _Puller:
                 )
                 return _Plan(ref, (_Part(ref.filename, fetch),))
             case HttpsRef():
-                return _Plan(ref, (self._remote_part(RemoteFile(ref.filename, ref.url)),))
+                return _Plan(
+                    ref, (self._remote_part(RemoteFile(ref.filename, ref.url, pinned=pinned)),)
+                )
             case _:
                 raise TypeError(f"no source for {ref!r}")
 

@@ -2,8 +2,9 @@
 
 Each attempt asks for what is missing, with `If-Range` naming the strong ETag that the first answer
 carried (RFC 9110, sections 13.1.5 and 14.2). The server either continues that very representation
-(206) or sends the whole of the present one (200), which starts the landing over. Without a strong
-ETag nothing is continued. A server that lies about any of this is caught by the digest.
+(206) or sends the whole of the present one (200), which starts the landing over. Where the server
+gives no strong ETag, a file is continued only if its digest is known beforehand and so will judge
+the sum of the parts. A server that lies about any of this is caught by the digest as well.
 
 Every wait has a bound: connecting, each read, a transfer that only trickles, and the number of
 attempts that bring nothing new.
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 import httpx
 import msgspec
@@ -45,11 +47,16 @@ class HttpOptions:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file on a server; `size` in bytes where another source has declared it."""
+    """A file on a server.
+
+    `size` is in bytes, where another source has declared it; `pinned` says that a digest known
+    beforehand will judge the bytes.
+    """
 
     name: str
     url: str
     size: int | None = None
+    pinned: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -57,7 +64,7 @@ class _Origin(msgspec.Struct, frozen=True):
     """The representation that a landing holds a prefix of, and its whole size if known."""
 
     url: str
-    etag: str | None  # strong, or None where the prefix cannot be continued
+    etag: str | None  # a strong one
     total: int | None
 
 
@@ -135,9 +142,13 @@ class _Transfer:
             raise refused(self._remote, str(error)) from error
 
     def _conditions(self) -> dict[str, str]:
-        if not self._landing.size or self._origin is None or self._origin.etag is None:
+        if not self._landing.size or not self._continuable(self._origin):
             return {}
-        return {"Range": f"bytes={self._landing.size}-", "If-Range": self._origin.etag}
+        asked = {"Range": f"bytes={self._landing.size}-"}
+        return asked | ({"If-Range": self._origin.etag} if self._origin.etag else {})
+
+    def _continuable(self, origin: _Origin | None) -> TypeGuard[_Origin]:
+        return origin is not None and (origin.etag is not None or self._remote.pinned)
 
     def _place(self, response: httpx.Response) -> None:
         """Bring the landing to where the response's body starts."""
@@ -162,8 +173,8 @@ class _Transfer:
         return _Origin(self._remote.url, etag if etag.startswith('"') else None, total)
 
     def _start_over(self, origin: _Origin | None) -> None:
-        lasting = origin is not None and origin.etag is not None
-        self._landing.restart(msgspec.json.encode(origin).decode() if lasting else "")
+        note = msgspec.json.encode(origin).decode() if self._continuable(origin) else ""
+        self._landing.restart(note)
         self._origin = origin
 
     def _continues(self, response: httpx.Response) -> bool:

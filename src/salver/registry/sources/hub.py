@@ -72,7 +72,9 @@ def list_repository(ref: HfRef, endpoint: str | None) -> Listing:
     for sibling in info.siblings or ():
         url = hf_hub_url(ref.repo, sibling.rfilename, revision=info.sha, endpoint=endpoint)
         digest = Digest.parse(f"sha256:{sibling.lfs.sha256}") if sibling.lfs else None
-        files.append(HubFile(RemoteFile(sibling.rfilename, url, sibling.size, headers), digest))
+        pinned = digest is not None
+        remote = RemoteFile(sibling.rfilename, url, sibling.size, pinned, headers)
+        files.append(HubFile(remote, digest))
     return Listing(replace(ref, revision=info.sha), tuple(files))
 
 

@@ -108,9 +108,13 @@ def _obtain(
         return Path(unquote(url.path))
     carried = _with_pip_settings(options)
     if url.scheme in ("http", "https") and url.username is None and carried is not None:
-        name = unquote(url.path.rpartition("/")[2])
+        remote = RemoteFile(
+            unquote(url.path.rpartition("/")[2]),
+            url._replace(fragment="").geturl(),
+            pinned=not info.archive_info.hashes.keys().isdisjoint(_HASHES),
+        )
         try:
-            download(RemoteFile(name, url._replace(fragment="").geturl()), wheel, carried, progress)
+            download(remote, wheel, carried, progress)
             return wheel.path
         except FetchError as error:
             progress.note(f"{error.problem}; pip may know another way")
