@@ -11,10 +11,10 @@ from salver.contract import (
     Timings,
     TokenChunk,
 )
-from salver.engine import EngineCore, Limits
+from salver.engine import EngineCore, Limits, ModelRunnerOutput, SchedulerOutput
 from salver.errors import Refused, TooLarge
 from salver.flow import QueueBound
-from salver.testing import FakeRunner, LetterDecoder
+from salver.testing import FakeRunner, LetterDecoder, ManualClock
 
 GREEDY = SamplingParams(max_tokens=4, temperature=0.0)
 BLOCK = 4
@@ -27,9 +27,11 @@ def engine(
     max_batch_tokens: int = 64,
     eos: frozenset[int] = frozenset(),
     queued: int = 100,
+    clock: ManualClock | None = None,
 ) -> EngineCore:
     return EngineCore.build(
         FakeRunner(num_blocks, BLOCK, vocab_size=97),
+        clock or ManualClock(),
         Limits(max_running, max_batch_tokens, max_context_tokens=200),
         QueueBound(queued, 10_000),
         eos,
@@ -51,7 +53,7 @@ def request(
 def run(core: EngineCore) -> list[TokenChunk]:
     chunks = []
     while core.has_work:
-        chunks += core.step(0.0)
+        chunks += core.step()
     return chunks
 
 
@@ -67,10 +69,10 @@ def computed(core: EngineCore) -> int:
 
 def test_a_long_prompt_is_computed_in_chunks_while_others_decode() -> None:
     core = engine(max_batch_tokens=8)
-    core.add(request("short", range(3)), 0.0)
-    core.step(0.0)
-    core.add(request("long", range(40)), 0.0)
-    chunks = core.step(0.0)
+    core.add(request("short", range(3)))
+    core.step()
+    core.add(request("long", range(40)))
+    chunks = core.step()
     assert [chunk.request_id for chunk in chunks] == ["short"]
     assert core.load().requests_running == 2
 
@@ -78,17 +80,17 @@ def test_a_long_prompt_is_computed_in_chunks_while_others_decode() -> None:
 def test_the_budget_bounds_every_step() -> None:
     core = engine(max_batch_tokens=8)
     for name in "abc":
-        core.add(request(name, range(30)), 0.0)
+        core.add(request(name, range(30)))
     while core.has_work:
         before = computed(core)
-        core.step(0.0)
+        core.step()
         assert computed(core) - before <= 8
 
 
 def test_choices_share_the_prompt_and_differ_only_by_seed() -> None:
     sampling = SamplingParams(max_tokens=6, temperature=1.0, seed=7)
     core = engine()
-    core.add(request("r", range(40), sampling, n=4), 0.0)
+    core.add(request("r", range(40), sampling, n=4))
     chunks = run(core)
     outputs = [tuple(tokens(chunks, "r", choice)) for choice in range(4)]
     assert len(set(outputs)) == 4
@@ -100,17 +102,17 @@ def test_choices_share_the_prompt_and_differ_only_by_seed() -> None:
 
 def test_greedy_choices_are_equal() -> None:
     core = engine()
-    core.add(request("r", n=3), 0.0)
+    core.add(request("r", n=3))
     chunks = run(core)
     assert tokens(chunks, "r", 0) == tokens(chunks, "r", 1) == tokens(chunks, "r", 2)
 
 
 def test_a_repeated_prompt_is_a_prefix_hit_in_its_own_salt_only() -> None:
     core = engine()
-    core.add(request("first", range(41), salt="red"), 0.0)
+    core.add(request("first", range(41), salt="red"))
     run(core)
-    core.add(request("same", range(41), salt="red"), 0.0)
-    core.add(request("other", range(41), salt="blue"), 0.0)
+    core.add(request("same", range(41), salt="red"))
+    core.add(request("other", range(41), salt="blue"))
     ends = {c.request_id: c.finish for c in run(core) if c.finish}
     assert ends["same"].cached_tokens == 40
     assert ends["other"].cached_tokens == 0
@@ -120,7 +122,7 @@ def test_preempted_requests_come_back_and_finish_with_the_same_tokens() -> None:
     core = engine(num_blocks=12)
     sampling = SamplingParams(max_tokens=24, temperature=1.0, seed=3)
     for name, start in (("a", 0), ("b", 20), ("c", 40)):
-        core.add(request(name, range(start, start + 12), sampling), 0.0)
+        core.add(request(name, range(start, start + 12), sampling))
     chunks = run(core)
     assert core.load().preemptions > 0
     runner = core.runner
@@ -133,14 +135,14 @@ def test_preempted_requests_come_back_and_finish_with_the_same_tokens() -> None:
 def test_a_request_that_could_never_fit_is_refused_with_what_would() -> None:
     core = engine(num_blocks=4)
     with pytest.raises(TooLarge, match="17 tokens, 16 fit"):
-        core.add(request("big", range(13)), 0.0)
+        core.add(request("big", range(13)))
 
 
 def test_the_queue_bound_counts_every_choice() -> None:
     core = engine(queued=3)
-    core.add(request("a", n=2), 0.0)
+    core.add(request("a", n=2))
     with pytest.raises(Refused) as refused:
-        core.add(request("b", n=2), 0.0)
+        core.add(request("b", n=2))
     decision = refused.value.decision
     assert (decision.rule, decision.value, decision.limit) == (
         "admission.max_queued_requests",
@@ -152,17 +154,19 @@ def test_the_queue_bound_counts_every_choice() -> None:
 
 
 def test_a_request_past_its_deadline_is_not_accepted() -> None:
-    core = engine()
+    core = engine(clock=ManualClock(1.5))
     with pytest.raises(Refused, match=r"0\.500 s before") as refused:
-        core.add(request("late", deadline=1.0), 1.5)
+        core.add(request("late", deadline=1.0))
     assert refused.value.decision.cause is Cause.DEADLINE
 
 
 def test_an_expired_request_keeps_what_it_got_and_is_never_called_cancelled() -> None:
-    core = engine()
-    core.add(request("slow", deadline=1.0), 0.0)
-    core.step(0.0)
-    (last,) = core.step(1.0)
+    clock = ManualClock()
+    core = engine(clock=clock)
+    core.add(request("slow", deadline=1.0))
+    core.step()
+    clock.advance(1.0)
+    (last,) = core.step()
     assert last.finish is not None
     assert last.finish.outcome is Outcome.EXPIRED
     assert last.finish.reason is FinishReason.ABORT
@@ -172,26 +176,32 @@ def test_an_expired_request_keeps_what_it_got_and_is_never_called_cancelled() ->
 
 def test_cancelling_ends_every_choice_and_frees_its_blocks_in_one_step() -> None:
     core = engine()
-    core.add(request("r", range(30), n=3), 0.0)
-    core.step(0.0)
+    core.add(request("r", range(30), n=3))
+    core.step()
     core.cancel("r")
     core.cancel("never heard of it")
-    outcomes = [chunk.finish.outcome for chunk in core.step(0.0) if chunk.finish]
+    outcomes = [chunk.finish.outcome for chunk in core.step() if chunk.finish]
     assert outcomes == [Outcome.CANCELLED] * 3
     assert core.load().kv_blocks_owned == 0
 
 
 def test_timings_tell_queueing_from_computing() -> None:
-    core = engine(max_running=1)
-    core.add(request("a"), 1.0)
-    core.add(request("b"), 2.0)
-    now = 3.0
-    ends: dict[str, Timings] = {}
-    while core.has_work:
-        ends |= {c.request_id: c.finish.timings for c in core.step(now) if c.finish}
-        now += 1.0
-    assert (ends["a"].arrived, ends["a"].scheduled, ends["a"].ended) == (1.0, 3.0, 6.0)
-    assert (ends["b"].arrived, ends["b"].scheduled, ends["b"].first_token) == (2.0, 7.0, 7.0)
+    clock = ManualClock()
+
+    class SlowRunner(FakeRunner):
+        """Each step takes a second."""
+
+        def execute(self, plan: SchedulerOutput) -> ModelRunnerOutput:
+            clock.advance(1.0)
+            return super().execute(plan)
+
+    core = engine(max_running=1, clock=clock)
+    core.runner = SlowRunner(64, BLOCK)
+    core.add(request("a"))
+    core.add(request("b"))
+    ends = {c.request_id: c.finish.timings for c in run(core) if c.finish}
+    assert ends["a"] == Timings(arrived=0.0, scheduled=0.0, first_token=1.0, ended=4.0)
+    assert ends["b"] == Timings(arrived=0.0, scheduled=4.0, first_token=5.0, ended=8.0)
 
 
 # -- how generation ends -------------------------------------------------------------------------
@@ -205,7 +215,7 @@ def finish_of(
     sampling: SamplingParams, eos: frozenset[int] = frozenset()
 ) -> tuple[list[int], str, FinishReason, str | int | None]:
     core = engine(eos=eos)
-    core.add(request("r", sampling=sampling), 0.0)
+    core.add(request("r", sampling=sampling))
     chunks = run(core)
     end = chunks[-1].finish
     assert end is not None
@@ -269,7 +279,7 @@ def test_min_tokens_bans_the_end_until_then() -> None:
 def test_logprobs_come_with_their_tokens_and_prompt_logprobs_once() -> None:
     sampling = SamplingParams(max_tokens=3, temperature=0.0, logprobs=2, prompt_logprobs=1)
     core = engine(max_batch_tokens=8)
-    core.add(request("r", range(20), sampling, n=2), 0.0)
+    core.add(request("r", range(20), sampling, n=2))
     chunks = run(core)
     with_prompt = [c for c in chunks if c.prompt_logprobs]
     assert [c.choice for c in with_prompt] == [0]
@@ -281,10 +291,10 @@ def test_logprobs_come_with_their_tokens_and_prompt_logprobs_once() -> None:
 
 def test_prompt_logprobs_see_every_position_even_when_the_prompt_is_cached() -> None:
     core = engine()
-    core.add(request("warm", range(20)), 0.0)
+    core.add(request("warm", range(20)))
     run(core)
     sampling = SamplingParams(max_tokens=1, prompt_logprobs=0)
-    core.add(request("r", range(20), sampling), 0.0)
+    core.add(request("r", range(20), sampling))
     chunks = run(core)
     assert len(chunks[0].prompt_logprobs) == 20
     assert chunks[0].finish is not None

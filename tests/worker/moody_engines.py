@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+from salver.clock import MonotonicClock
 from salver.engine import EngineCore, Limits, ModelRunnerOutput, SchedulerOutput
 from salver.errors import IntegrityError
 from salver.flow import QueueBound
@@ -71,6 +72,7 @@ def crashes(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
 def _engine(spec: WorkerSpec, step_seconds: float) -> tuple[EngineCore, ModelFacts]:
     core = EngineCore.build(
         MoodyRunner(step_seconds, spec.block_size),
+        MonotonicClock(),
         Limits(spec.max_running, spec.max_batch_tokens, spec.max_context_tokens),
         QueueBound(spec.max_queued_requests, spec.max_queued_tokens),
         frozenset(),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from salver.clock import MonotonicClock
 from salver.engine import EngineCore, Limits, plan_memory
 from salver.engine.runners.numpy_runner import NumpyRunner
 from salver.flow import QueueBound
@@ -40,6 +41,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
     )
     core = EngineCore.build(
         runner,
+        MonotonicClock(),
         Limits(spec.max_running, spec.max_batch_tokens, spec.max_context_tokens),
         QueueBound(spec.max_queued_requests, spec.max_queued_tokens),
         tokenizer.eos_token_ids,

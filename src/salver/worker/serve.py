@@ -139,7 +139,7 @@ class EngineThread(threading.Thread):
             for command in commands:
                 self._obey(core, command)
             if core.has_work:
-                chunks = core.step(self._clock.now())
+                chunks = core.step()
                 self._send(StepFrame(tuple(chunks), core.load()))
 
     def _obey(self, core: EngineCore, command: Command) -> None:
@@ -148,7 +148,7 @@ class EngineThread(threading.Thread):
             return
         request = command.request
         try:
-            core.add(request, self._clock.now())
+            core.add(request)
         except Refused as error:
             self._send(Refusal(request.id, error.decision))
         except RequestError as error:

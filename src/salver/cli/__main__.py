@@ -1,0 +1,5 @@
+"""`python -m salver.cli` is `salver`."""
+
+from salver.cli.app import main
+
+main()

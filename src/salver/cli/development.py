@@ -1,0 +1,83 @@
+"""Development mode: a contract for a model that has none.
+
+`salver serve MODEL` assumes an envelope from the model and the machine, says so in writing, and
+then goes the way of every contract. What it prints can be saved, completed and served as it is.
+"""
+
+import re
+from pathlib import Path
+
+from salver.cli.fit import plan_envelope
+from salver.cli.machine import Machine, this_machine
+from salver.contract import Envelope
+from salver.models import ModelConfig, open_checkpoint
+from salver.registry import ArtifactRef, ArtifactStore, pull
+
+MAX_CONTEXT_TOKENS = 4096
+MAX_RUNNING = 16
+SHARE_OF_FREE_MEMORY = 0.7
+MIB = 2**20
+
+_TEMPLATE = """\
+# Assumed by `salver serve {path}`: development mode, loopback only. Complete it before production.
+apiVersion: salver/v1
+kind: Deployment
+name: {name}
+owner: nobody, this is development mode
+release:
+  artifact: "{artifact}"
+  digest: {digest}
+  runtime: {{engine: numpy, quantization: f32, kv_cache: f32}}
+  envelope:
+    memory: {memory}MiB
+    threads: {threads}
+    max_context_tokens: {context}
+    max_output_tokens: {output}
+    max_running: {running}
+    max_batch_tokens: 512
+"""
+
+
+def assume_contract(model: Path, store: ArtifactStore) -> str:
+    """Take the model into the store and write the contract that would serve it here.
+
+    Raises:
+        FetchError: there is no such file.
+        IntegrityError: it is not a model that can be trusted.
+    """
+    reference = ArtifactRef.parse(f"file:{model.resolve()}")
+    pulled = pull(reference, store=store)
+    config = open_checkpoint(pulled.path).config
+    machine = this_machine()
+    context = min(MAX_CONTEXT_TOKENS, config.max_positions)
+    return _TEMPLATE.format(
+        path=model,
+        name=_name(model),
+        artifact=reference,
+        digest=pulled.digest,
+        memory=_memory(config, machine, context) // MIB,
+        threads=machine.cores,
+        context=context,
+        output=context // 2,
+        running=MAX_RUNNING,
+    )
+
+
+def _memory(config: ModelConfig, machine: Machine, context: int) -> int:
+    """What `MAX_RUNNING` full contexts would use, but no more than a share of what is free."""
+    share = int(machine.memory_available * SHARE_OF_FREE_MEMORY)
+    envelope = Envelope.model_construct(
+        memory=2**60,
+        threads=machine.cores,
+        max_context_tokens=context,
+        max_output_tokens=context // 2,
+        max_running=MAX_RUNNING,
+        max_batch_tokens=512,
+    )
+    return min(share, plan_envelope(envelope, config).total_bytes + MIB)
+
+
+def _name(model: Path) -> str:
+    """The file's name as a deployment's name."""
+    stem = model.stem if model.is_file() else model.name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem)[:60].strip("._-") or "model"

@@ -1,0 +1,135 @@
+"""A deployment brought to life: worker, probe and gateway, wired up and taken down again."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from salver.cli.fit import BLOCK_SIZE
+from salver.clock import MonotonicClock
+from salver.contract import Deployment
+from salver.gateway import Limits, Served, create_app
+from salver.gateway import serve as serve_http
+from salver.gateway.service import Mode
+from salver.models import Model, open_model
+from salver.registry import ArtifactStore, Digest
+from salver.worker import Patience, ReadinessProbe, Supervisor, WorkerSpec
+
+PROBE_TEXT = "Hello"
+
+
+class Service:
+    """One deployment on this machine.
+
+    Args:
+        deployment: passed every check.
+        mode: `development` marks a contract that was assumed.
+        store: the root of the store that has its artifact.
+    """
+
+    def __init__(self, deployment: Deployment, mode: Mode, store: Path) -> None:
+        self._deployment = deployment
+        self._mode: Mode = mode
+        self._store = store
+        self._clock = MonotonicClock()
+
+    async def run(
+        self, listener: socket.socket, on_ready: Callable[[], Coroutine[None, None, None]]
+    ) -> signal.Signals | None:
+        """Serve on `listener` until told to stop; returns the signal that did it.
+
+        `on_ready` is run once beside the serving, after the worker's first probe.
+
+        Raises:
+            SalverError: the worker could not start; the listener is closed.
+        """
+        with listener:
+            model = self._open_model()
+            async with self._worker() as supervisor, self._probe(supervisor, model) as probe:
+                app = create_app(
+                    self._served(),
+                    self._limits(),
+                    backend=supervisor.backend,
+                    tokenizer=model.tokenizer,
+                    chat_template=model.chat_template,
+                    ready=lambda: probe.ready(self._clock.now()),
+                    clock=self._clock,
+                    worker_restarts=lambda: supervisor.restarts,
+                )
+                async with _beside(on_ready()):
+                    return await serve_http(app, listener)
+
+    def _open_model(self) -> Model:
+        """For the tokenizer and the chat template; hashed here too, since this process uses them."""
+        digest = Digest.parse(self._deployment.release.digest)
+        return open_model(ArtifactStore(self._store).open_verified(digest))
+
+    @asynccontextmanager
+    async def _worker(self) -> AsyncIterator[Supervisor]:
+        patience = Patience(wedge_after=self._deployment.probes.wedge_after)
+        supervisor = Supervisor(self._worker_spec(), patience=patience, clock=self._clock)
+        try:
+            await supervisor.start()
+            yield supervisor
+        finally:
+            await supervisor.stop()
+
+    @asynccontextmanager
+    async def _probe(self, supervisor: Supervisor, model: Model) -> AsyncIterator[ReadinessProbe]:
+        """The probe, after its first inference, and running on."""
+        prompt = model.tokenizer.encode(PROBE_TEXT, add_special_tokens=True, parse_special=False)
+        probe = ReadinessProbe(
+            supervisor.backend, tuple(prompt), self._deployment.probes.interval, self._clock
+        )
+        await probe.probe()
+        async with _beside(probe.run()):
+            yield probe
+
+    def _worker_spec(self) -> WorkerSpec:
+        release, admission = self._deployment.release, self._deployment.admission
+        envelope = release.envelope
+        return WorkerSpec(
+            name=self._deployment.name,
+            store=str(self._store),
+            digest=release.digest,
+            memory_bytes=envelope.memory,
+            threads=envelope.threads,
+            max_context_tokens=envelope.max_context_tokens,
+            max_running=envelope.max_running,
+            max_batch_tokens=envelope.max_batch_tokens,
+            max_queued_requests=admission.max_queued_requests,
+            max_queued_tokens=admission.max_queued_tokens,
+            block_size=BLOCK_SIZE,
+        )
+
+    def _served(self) -> Served:
+        deployment = self._deployment
+        return Served(
+            model=deployment.name,
+            deployment=deployment.name,
+            release=deployment.release.id,
+            owner=deployment.owner,
+            mode=self._mode,
+        )
+
+    def _limits(self) -> Limits:
+        envelope = self._deployment.release.envelope
+        return Limits(
+            max_context_tokens=envelope.max_context_tokens,
+            max_output_tokens=envelope.max_output_tokens,
+            default_timeout_seconds=self._deployment.admission.default_timeout,
+        )
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run `work` beside the body, and end it with the body. Its errors come out at the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
