@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 
+from salver.contract.artifact import check_artifact
 from salver.errors import ContractError
 from salver.registry import ArtifactRef, Digest, FileRef, HfRef, HttpsRef, PypiRef
 
@@ -27,6 +29,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 )
 def test_each_kind_is_read(text: str, ref: ArtifactRef) -> None:
     assert ArtifactRef.parse(text, base=Path("/base")) == ref
+    assert check_artifact(text) == text  # a contract takes what the registry takes
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,8 @@ def test_what_is_wrong_is_said_with_its_fix(text: str, rule: str) -> None:
     assert (fault.path, fault.rule) == ("release.artifact", rule)
     assert fault.fix
     assert "secret" not in str(caught.value) + str(fault)
+    with pytest.raises(PydanticCustomError):
+        check_artifact(text)
 
 
 @given(st.text(max_size=40), st.sampled_from(["", "file:", "pypi:a==1/", "hf:a/b@c/", "https://"]))
