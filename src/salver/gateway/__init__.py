@@ -2,14 +2,12 @@
 
 from salver.gateway.app import create_app
 from salver.gateway.server import CannotListen, listen, serve
-from salver.gateway.service import ChatTemplate, Limits, Served, Tokenizer
+from salver.gateway.service import Limits, Served
 
 __all__ = [
     "CannotListen",
-    "ChatTemplate",
     "Limits",
     "Served",
-    "Tokenizer",
     "create_app",
     "listen",
     "serve",

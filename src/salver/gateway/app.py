@@ -26,11 +26,12 @@ from salver.gateway.json_route import JsonRoute
 from salver.gateway.logprobs import LogprobShapes
 from salver.gateway.operations import OperationEndpoints
 from salver.gateway.prompts import Prompts
-from salver.gateway.service import ChatTemplate, Limits, Served, Tokenizer
+from salver.gateway.service import Limits, Served
 from salver.gateway.tokens import TokenEndpoints
 from salver.gateway.validation import from_findings
 from salver.gateway.wire.chat import ChatCompletion, ChatCompletionChunk
 from salver.gateway.wire.completion import Completion, CompletionChunk
+from salver.models import ChatTemplate, Tokenizer
 from salver.telemetry import Observer, ServiceLabels
 from salver.telemetry.exporters.prometheus import PrometheusExporter
 

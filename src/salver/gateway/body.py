@@ -19,6 +19,7 @@ from salver.errors import RequestError, TooLarge
 MAX_DEPTH = 64
 MAX_MEMBERS = 4096  # of one object
 BODY_TIMEOUT_SECONDS = 30.0
+DISCARD_BYTES = 64 * 2**20
 DISCARD_SECONDS = 5.0
 
 
@@ -66,14 +67,16 @@ async def _collect(receive: Receive, limit: int) -> bytes:
             return b"".join(chunks)
 
 
-async def discard_body(headers: Headers, receive: Receive, limit: int) -> None:
-    """Read on and drop, up to `limit` bytes, so that a client still sending can hear its refusal.
+async def discard_body(headers: Headers, receive: Receive) -> None:
+    """Read on and drop, up to DISCARD_BYTES, so that a client still sending can hear its refusal.
+
+    A connection closed on unread bytes is reset, and the answer is lost with it.
 
     A client that asked first (`Expect: 100-continue`) has sent nothing and waits for the answer.
     """
     if "expect" in headers:
         return
-    left = limit
+    left = DISCARD_BYTES
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DISCARD_SECONDS):
             while left > 0:

@@ -12,9 +12,10 @@ from salver.gateway.chunks import EventFrame
 from salver.gateway.ids import Ids
 from salver.gateway.logprobs import LogprobShapes
 from salver.gateway.prompts import Prompts
-from salver.gateway.service import Limits, Served, Tokenizer
+from salver.gateway.service import Limits, Served
 from salver.gateway.wire.fields import FinishWord
 from salver.gateway.wire.sampling import SamplingFields
+from salver.models import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,6 @@ from salver.gateway.ids import Ids
 from salver.gateway.service import Limits
 from salver.telemetry import Observer
 
-DISCARD_FACTOR = 4  # of max_body_bytes, read and dropped after a body was refused
-
 logger = logging.getLogger("salver.gateway")
 
 
@@ -81,7 +79,7 @@ class Edge:
         except SalverError as error:
             refusal = record(refusal_of(error, reply.request_id), self._observe)
             if isinstance(error, TooLarge):
-                await discard_body(headers, receive, DISCARD_FACTOR * self._limits.max_body_bytes)
+                await discard_body(headers, receive)
             await _answer(refusal, scope, receive, reply, closing=True)
             return
         scope.setdefault("state", {})["arrival"] = arrival

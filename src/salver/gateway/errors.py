@@ -10,6 +10,7 @@ An answer never holds more of the request than a shortened value, and nothing of
 insides: an unexpected exception is told by its request id alone.
 """
 
+import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -32,6 +33,8 @@ from salver.errors import (
 )
 from salver.gateway.wire.errors import ErrorBody, ErrorDetail
 from salver.telemetry import Observer, RequestRefused
+
+logger = logging.getLogger("salver.gateway")
 
 MAX_VALUE_CHARS = 64
 RETRY_AFTER_LOST_SECONDS = 1.0  # a lost worker is restarted with backoff; the first try is soonest
@@ -69,12 +72,16 @@ class Refusal:
 
 
 def refusal_of(error: SalverError, request_id: str) -> Refusal:
-    """How a deliberate error is told to the caller."""
+    """How a deliberate error is told to the caller.
+
+    One that is not the caller's business, such as a chat template that misbehaves, is logged.
+    """
     if isinstance(error, Refused):
         return _of_decision(error.decision)
     for kind, status, code in _BY_ERROR:
         if isinstance(error, kind):
             return _of_error(error, status, code)
+    logger.error("request %s: %s", request_id, error, exc_info=error)
     return internal_error(request_id)
 
 

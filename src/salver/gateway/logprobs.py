@@ -9,10 +9,10 @@ import codecs
 from collections.abc import Sequence
 
 from salver.contract import TokenLogprobs
-from salver.gateway.service import Tokenizer
 from salver.gateway.wire.chat import Alternative, ChatLogprobs, TokenLogprob
 from salver.gateway.wire.completion import CompletionLogprobs
 from salver.gateway.wire.usage import PromptLogprob, PromptLogprobs
+from salver.models import Tokenizer
 
 FLOOR = -9999.0
 

@@ -6,20 +6,13 @@ off the event loop, which other calls' tokens are passing through.
 """
 
 import asyncio
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from salver.errors import InvalidValue, RequestError, TooLarge, UnsupportedField
-from salver.gateway.service import ChatTemplate, Limits, Tokenizer
-from salver.gateway.wire.chat import (
-    AssistantMessage,
-    Message,
-    TextPart,
-    Tool,
-    ToolCall,
-    ToolMessage,
-)
+from salver.errors import InvalidValue, TooLarge, UnsupportedField
+from salver.gateway.service import Limits
+from salver.gateway.wire.chat import Message, Tool
+from salver.models import ChatTemplate, ChatText, Tokenizer, flatten_content, render_chat
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +37,11 @@ class Prompts:
         """One prompt of /v1/completions, as text or token ids.
 
         Raises:
-            InvalidValue: it is empty, or a token id is not in the vocabulary.
+            InvalidValue: it is empty, or no token spells a part of it, or a token id is unknown.
             TooLarge: it leaves no room for an answer in the context.
         """
+        if not prompt:
+            raise _empty(param)
         if isinstance(prompt, str):
             self.check_bytes(len(prompt.encode()), param)
             ids = await self.encode(prompt, add_special_tokens=add_special_tokens)
@@ -68,49 +63,44 @@ class Prompts:
 
         Raises:
             UnsupportedField: there is no chat template, or it has no place for the tools given.
-            RequestError: the template refuses the messages.
+            InvalidValue: the template refuses the messages.
             TooLarge: it leaves no room for an answer in the context.
         """
-        text = await self.render(messages, tools, add_generation_prompt=add_generation_prompt)
-        ids = await self.encode(text, add_special_tokens=add_special_tokens)
+        if self._template is None:
+            raise _no_template()
+        plain = [_plain(message, index) for index, message in enumerate(messages)]
+        self.check_bytes(_content_bytes(plain), "messages")
+        chat = await asyncio.to_thread(
+            _render,
+            self._template,
+            self._tokenizer,
+            plain,
+            [tool.model_dump(exclude_none=True) for tool in tools],
+            add_generation_prompt,
+        )
+        self.check_bytes(len(chat.text.encode()), "messages")
+        ids = await self.encode(
+            chat.text, add_special_tokens=add_special_tokens, breaks=chat.breaks
+        )
         self._check_count(len(ids), "messages")
         return tuple(ids)
 
-    async def render(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Tool] = (),
-        *,
-        add_generation_prompt: bool,
-    ) -> str:
-        """The text of a conversation, no longer than could fit the context."""
-        if self._template is None:
-            raise UnsupportedField(
-                "messages: this model has no chat template",
-                param="messages",
-                rule="model.chat_template",
-                fix="use /v1/completions",
-            )
-        plain = [_plain(message, index) for index, message in enumerate(messages)]
-        self.check_bytes(
-            sum(len(str(message["content"]).encode()) for message in plain), "messages"
-        )
-        text = await asyncio.to_thread(
-            _render, self._template, plain, [_dump(tool) for tool in tools], add_generation_prompt
-        )
-        self.check_bytes(len(text.encode()), "messages")
-        return text
-
-    async def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Token ids; control tokens written out in the text are read as such, as peers do."""
+    async def encode(
+        self, text: str, *, add_special_tokens: bool, breaks: Sequence[int] = ()
+    ) -> list[int]:
+        """Token ids; control tokens written out in the text count as such, but across `breaks`."""
         return await asyncio.to_thread(
-            self._tokenizer.encode, text, add_special_tokens=add_special_tokens, parse_special=True
+            self._tokenizer.encode,
+            text,
+            add_special_tokens=add_special_tokens,
+            parse_special=True,
+            breaks=breaks,
         )
 
     async def decode(self, token_ids: Sequence[int]) -> str:
-        """Text with control tokens kept."""
+        """The text that encodes to these ids, control tokens kept."""
         return await asyncio.to_thread(
-            self._tokenizer.decode, list(token_ids), skip_special_tokens=False
+            self._tokenizer.decode, token_ids, skip_special_tokens=False, starts_text=True
         )
 
     def check_ids(self, token_ids: Sequence[int], param: str) -> None:
@@ -133,9 +123,7 @@ class Prompts:
 
     def _check_count(self, count: int, param: str) -> None:
         if count == 0:
-            raise InvalidValue(
-                f"{param}: the prompt is empty", param=param, rule="request.empty_prompt"
-            )
+            raise _empty(param)
         if count >= self._limits.max_context_tokens:
             raise self._too_large(count, param, "is")
 
@@ -152,71 +140,66 @@ class Prompts:
         )
 
 
+def _empty(param: str) -> InvalidValue:
+    return InvalidValue(f"{param}: the prompt is empty", param=param, rule="request.empty_prompt")
+
+
+def _no_template() -> UnsupportedField:
+    return UnsupportedField(
+        "messages: this model has no chat template",
+        param="messages",
+        rule="model.chat_template",
+        fix="use /v1/completions",
+    )
+
+
 def _render(
     template: ChatTemplate,
+    tokenizer: Tokenizer,
     messages: list[dict[str, object]],
     tools: list[dict[str, object]],
     add_generation_prompt: bool,
-) -> str:
-    """Render, and make sure that tools and tool calls left a trace in the prompt (law 9).
+) -> ChatText:
+    """Render, and make sure that earlier tool calls left a trace in the prompt (law 9).
 
     A template that has no place for them renders the same text without them.
     """
-    text = template.render(
-        messages, tools=tools or None, add_generation_prompt=add_generation_prompt
-    )
+
+    def render(given: list[dict[str, object]]) -> ChatText:
+        return render_chat(
+            template,
+            tokenizer,
+            given,
+            tools=tools or None,
+            add_generation_prompt=add_generation_prompt,
+        )
+
+    chat = render(messages)
     without_calls = [{k: v for k, v in m.items() if k != "tool_calls"} for m in messages]
-    for given, param, fewer, other in (
-        (bool(tools), "tools", messages, None),
-        (without_calls != messages, "messages", without_calls, tools or None),
-    ):
-        if given and text == template.render(
-            fewer, tools=other, add_generation_prompt=add_generation_prompt
-        ):
-            raise UnsupportedField(
-                f"{param}: this model's chat template has no place for tools",
-                param=param,
-                rule="model.chat_template",
-            )
-    return text
+    if without_calls != messages and render(without_calls) == chat:
+        raise UnsupportedField(
+            "messages: this model's chat template has no place for tool calls",
+            param="messages",
+            rule="model.chat_template",
+            fix="leave the tool calls out",
+        )
+    return chat
 
 
 def _plain(message: Message, index: int) -> dict[str, object]:
-    """A message as chat templates expect it: text content, `developer` spoken as `system`."""
-    role = "system" if message.role == "developer" else message.role
-    plain: dict[str, object] = {"role": role, "content": _text(message.content)}
-    if isinstance(message, ToolMessage):
-        plain["tool_call_id"] = message.tool_call_id
-    elif message.name is not None:
-        plain["name"] = message.name
-    if isinstance(message, AssistantMessage) and message.tool_calls:
-        plain["tool_calls"] = list(_tool_calls(message.tool_calls, index))
-    elif message.content is None:
+    """A message as chat templates expect it: no nulls, and `developer` spoken as `system`."""
+    plain = message.model_dump(exclude_none=True)
+    if message.role == "developer":
+        plain["role"] = "system"
+    if not plain.get("tool_calls") and "content" not in plain:
         raise InvalidValue(
             f"messages[{index}].content: an assistant message needs content or tool calls",
             param=f"messages[{index}].content",
             rule="request.empty_message",
         )
+    plain["content"] = flatten_content(plain.get("content", ""))
     return plain
 
 
-def _text(content: str | Sequence[TextPart] | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "\n".join(part.text for part in content)
-
-
-def _tool_calls(calls: Sequence[ToolCall], index: int) -> Iterable[dict[str, object]]:
-    """Templates take the arguments as an object, the API as JSON text."""
-    for number, call in enumerate(calls):
-        try:
-            arguments = json.loads(call.function.arguments)
-        except (ValueError, RecursionError):
-            param = f"messages[{index}].tool_calls[{number}].function.arguments"
-            raise RequestError(f"{param}: not JSON", param=param, rule="json.syntax") from None
-        function = {"name": call.function.name, "arguments": arguments}
-        yield {"id": call.id, "type": call.type, "function": function}
-
-
-def _dump(tool: Tool) -> dict[str, object]:
-    return tool.model_dump(exclude_none=True)
+def _content_bytes(messages: Sequence[Mapping[str, object]]) -> int:
+    return sum(len(str(message["content"]).encode()) for message in messages)

@@ -130,11 +130,12 @@ class _BoundedHead(HttpToolsProtocol):
     _in_head = True
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response("The request's headers are too large.")
+        super().data_received(data)
+        too_large = self._in_head and self._head_bytes > MAX_HEAD_BYTES
+        if too_large and not self.transport.is_closing():
+            self.send_400_response("The request's headers are too large.")
 
     def on_headers_complete(self) -> None:
         self._in_head = False

@@ -24,7 +24,7 @@ def from_findings(findings: Sequence[Mapping[str, object]], body: object) -> Req
     """
     finding = findings[0]
     kind, problem = str(finding["type"]), str(finding["msg"])
-    param = _param(finding["loc"], body)
+    param = _param(finding["loc"], body, missing=kind == "missing")
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     text = f"{param or 'body'}: {_lower(problem)}{more}"
     if kind == _UNKNOWN:
@@ -55,7 +55,7 @@ def _limit(finding: Mapping[str, object]) -> object:
     return next((context[name] for name in bounds if name in context), None)
 
 
-def _param(location: object, body: object) -> str | None:
+def _param(location: object, body: object, *, missing: bool) -> str | None:
     """`messages[0].content` from pydantic's location, whose union tags are no part of the body."""
     path = ""
     here = body
@@ -64,7 +64,7 @@ def _param(location: object, body: object) -> str | None:
         if isinstance(part, int) and isinstance(here, list):
             path += f"[{part}]"
             here = here[part] if part < len(here) else None
-        elif isinstance(here, dict) and (part in here or position == len(parts) - 1):
+        elif isinstance(here, dict) and (part in here or (missing and position == len(parts) - 1)):
             path += f".{part}" if path else str(part)
             here = here.get(part)
     return path[:128] or None

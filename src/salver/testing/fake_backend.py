@@ -29,7 +29,7 @@ class FakeBackend:
     Attributes to script it, read anew by each request:
         ready: False raises BackendUnavailable.
         refusal: a Decision to refuse with.
-        gate: an event waited for before every chunk.
+        gate: a semaphore of which every chunk takes one permit; none left is a slow backend.
         dies_after: raise BackendLost once this many chunks were yielded.
         outcome, matched, cached_tokens: what every Finish says.
 
@@ -42,7 +42,7 @@ class FakeBackend:
         self.pieces = pieces or ("Hello", " there")
         self.ready = True
         self.refusal: Decision | None = None
-        self.gate: asyncio.Event | None = None
+        self.gate: asyncio.Semaphore | None = None
         self.dies_after: int | None = None
         self.outcome = Outcome.FINISHED
         self.matched: str | int | None = None
@@ -62,7 +62,7 @@ class FakeBackend:
         try:
             for number, chunk in enumerate(self._chunks(request)):
                 if self.gate is not None:
-                    await self.gate.wait()
+                    await self.gate.acquire()
                 if self.dies_after == number:
                     raise BackendLost("the fake backend died", rule="backend.alive")
                 yield chunk

@@ -1,0 +1,111 @@
+"""A gateway over a FakeBackend, reachable in-process (`client`) and on a real socket (`base_url`)."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import pytest
+import tokenizers
+from fastapi import FastAPI
+from openai import AsyncOpenAI
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+
+from salver.gateway import Limits, Served, create_app, listen, serve
+from salver.models import ChatTemplate, Tokenizer
+from salver.models.bpe import CHARACTER_OF_BYTE
+from salver.models.tokenizer import PlainText, SpecialTokens
+from salver.testing import FakeBackend
+
+BOS = 256
+TEMPLATE = (
+    "{% if tools %}tools:{{ tools | length }}\n{% endif %}"
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}"
+    "{% for c in m.tool_calls %} {{ c.function.name }}({{ c.function.arguments.at }}){% endfor %}"
+    "{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    """Waits for what another task is about to make true."""
+
+    async def wait(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend("Hé", "llo", " there")
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits(
+        max_context_tokens=2000,
+        max_output_tokens=200,
+        default_timeout_seconds=20.0,
+        max_body_bytes=64 * 1024,
+        max_choices=16,
+        max_in_flight=32,
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """A real tokenizer of one token per byte, id 256 being the control token `<s>`."""
+    plain = tokenizers.Tokenizer(
+        BPE(vocab={char: byte for byte, char in CHARACTER_OF_BYTE.items()}, merges=[])
+    )
+    plain.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
+    return Tokenizer(
+        PlainText(plain, plain),
+        [*(bytes([byte]) for byte in range(256)), b"<s>"],
+        SpecialTokens({"<s>": BOS}, BOS, frozenset(), prefix=(BOS,)),
+        max_token_bytes=1,
+    )
+
+
+@pytest.fixture
+def app(backend: FakeBackend, limits: Limits, tokenizer: Tokenizer) -> FastAPI:
+    return create_app(
+        Served("tiny", "assistant", "release-1", "owner@example.com", "development"),
+        limits,
+        backend=backend,
+        tokenizer=tokenizer,
+        chat_template=ChatTemplate(TEMPLATE, bos_token="<s>", eos_token=""),
+        ready=lambda: backend.ready,
+        entropy=random.Random(7),
+    )
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://salver") as client:
+        yield client
+
+
+@pytest.fixture
+async def base_url(app: FastAPI) -> AsyncIterator[str]:
+    listener = listen("127.0.0.1", 0)
+    stop = asyncio.Event()
+    port = listener.getsockname()[1]
+    task = asyncio.create_task(
+        serve(app, listener, stop=stop, handle_signals=False, drain_seconds=1)
+    )
+    yield f"http://127.0.0.1:{port}"
+    stop.set()
+    await asyncio.wait_for(task, 10)
+
+
+@pytest.fixture
+async def openai(base_url: str) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{base_url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
