@@ -247,6 +247,15 @@ async def test_a_probe_that_fails_says_why(ail: Callable[[FakeBackend], None], t
     assert not backend.active
 
 
+async def test_a_backend_that_died_is_not_ready_whatever_it_did_before() -> None:
+    backend = FakeBackend("x")
+    probe = probe_of(backend, ManualClock())
+    await probe.probe()
+    assert probe.ready(0.0)
+    backend.ready = False
+    assert not probe.ready(0.0)
+
+
 async def test_a_probe_asks_for_one_greedy_token_before_the_interval_ends() -> None:
     backend = FakeBackend("x")
     await probe_of(backend, ManualClock(5.0)).probe()

@@ -34,8 +34,10 @@ class ReadinessProbe:
         self._numbers = count(1)
 
     def ready(self, now: float) -> bool:
-        """Whether a probe succeeded within the last interval, with one more interval of grace."""
-        return self.last_success is not None and now - self.last_success <= 2 * self._interval
+        """Whether the backend takes requests, and a probe succeeded within the last interval, with
+        one more interval of grace."""
+        recent = self.last_success is not None and now - self.last_success <= 2 * self._interval
+        return recent and self._backend.ready
 
     async def run(self) -> None:
         """Probe until cancelled."""
