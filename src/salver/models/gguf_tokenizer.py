@@ -93,7 +93,7 @@ def _byte_level(metadata: Mapping[str, object], fields: Fields) -> Tokenizer:
 def _sentencepiece(metadata: Mapping[str, object], fields: Fields) -> Tokenizer:
     vocabulary = read_vocabulary(metadata, fields.where)
     scores = read_scores(metadata, len(vocabulary.pieces), fields.where)
-    _check_byte_tokens(vocabulary, fields.where)
+    _check_alphabet(vocabulary, fields.where)
     text = vocabulary.of_kind(*_TEXT)
     scored = {piece: scores[index] for piece, index in text.items()}
     merges = merges_from_scores(scored, text, fields.where)
@@ -122,16 +122,16 @@ def _sentencepiece_bytes(piece: str, kind: TokenKind) -> bytes:
     return (piece if kind in _CONTROL else piece.replace(SPACE, " ")).encode()
 
 
-def _check_byte_tokens(vocabulary: Vocabulary, where: str) -> None:
-    """Exactly the 256 byte tokens: then every text can be encoded and unknown tokens never occur."""
+def _check_alphabet(vocabulary: Vocabulary, where: str) -> None:
+    """A space and exactly the 256 byte tokens: then every text can be encoded as it stands."""
     named = vocabulary.of_kind(TokenKind.BYTE).keys()
-    expected = {byte_piece(byte) for byte in range(256)}
-    wrong = sorted(named ^ expected)
+    wrong = sorted(named ^ {byte_piece(byte) for byte in range(256)})
     if wrong:
         state = "is not a byte" if wrong[0] in named else "is missing"
-        raise malformed(
-            where, "tokenizer.ggml.tokens", f"needs 256 byte tokens; {wrong[0]!r} {state}"
-        )
+        problem = f"needs 256 byte tokens; {wrong[0]!r} {state}"
+        raise malformed(where, "tokenizer.ggml.tokens", problem)
+    if SPACE not in vocabulary.ids:
+        raise malformed(where, "tokenizer.ggml.tokens", "holds no token for a space (U+2581)")
 
 
 def _add_user_defined(model: tokenizers.Tokenizer, vocabulary: Vocabulary) -> None:

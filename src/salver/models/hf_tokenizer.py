@@ -183,8 +183,9 @@ def _byte_level(document: Fields, vocabulary: _Vocabulary, special: SpecialToken
 def _sentencepiece(document: Fields, vocabulary: _Vocabulary, special: SpecialTokens) -> Tokenizer:
     model = document.section("model")
     byte_ids = {byte_piece(byte): byte for byte in range(256)}
-    if not model.flag("byte_fallback", False) or not byte_ids.keys() <= vocabulary.ids.keys():
-        raise model.unsupported("byte_fallback", "but text outside the vocabulary needs it")
+    needed = {SPACE, *byte_ids}
+    if not model.flag("byte_fallback", False) or not needed <= vocabulary.ids.keys():
+        raise model.unsupported("byte_fallback", "but text outside the vocabulary needs byte tokens")
     first = _model(document, vocabulary, starts_prompt=True)
     only_first = space_at_start_only(document)
     inner = _model(document, vocabulary, starts_prompt=False) if only_first else first
