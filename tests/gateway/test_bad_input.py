@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from salver.models import ChatTemplate, Tokenizer
 from salver.testing import FakeBackend
 
 CHAT = "/v1/chat/completions"
@@ -171,6 +172,22 @@ async def test_headers(
         TEXT, content=body, headers={"content-type": "application/json", **headers}
     )
     check(answer, status, param, None)
+
+
+async def test_what_cannot_fit_is_refused_before_it_is_tokenized(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tokenizer, "encode", None)
+    monkeypatch.setattr(ChatTemplate, "render", None)
+    for path, body in (
+        (TEXT, {"prompt": "x" * 2001}),
+        (TEXT, {"prompt": ["a" * 2001, "a"]}),
+        (CHAT, {"messages": [{"role": "user", "content": "é" * 1001}]}),
+        ("/tokenize", {"prompt": "x" * 2001}),
+    ):
+        answer = await client.post(path, json={"model": "tiny", **body})
+        assert answer.status_code == 413, path
+        assert "at least" in answer.json()["error"]["message"]
 
 
 async def test_no_such_path_and_no_such_method(client: httpx.AsyncClient) -> None:

@@ -148,6 +148,12 @@ async def test_requests_are_closed_and_null_is_said_to_be_allowed(document: Any)
     assert best_of["enum"] == [1, None]
 
 
+async def test_the_headers_of_a_call_are_documented(document: Any) -> None:
+    for path in ("/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"):
+        names = {each["name"] for each in document["paths"][path]["post"]["parameters"]}
+        assert names == {"Request-Timeout-Ms", "x-request-id"}, path
+
+
 async def test_every_reference_leads_somewhere(document: Any) -> None:
     def references(node: Any) -> Iterator[str]:
         if isinstance(node, dict):

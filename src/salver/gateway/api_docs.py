@@ -12,9 +12,35 @@ from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
+from salver.gateway.arrival import REQUEST_ID
 from salver.gateway.wire.errors import ErrorBody
 
 TITLE = "Salver"
+ABOUT = """\
+The API of OpenAI and the extras of vLLM, as far as they are implemented. A field or option that is
+not implemented is an error that names it, never ignored.
+
+There are no API keys yet: the server listens on loopback only, and an `Authorization` header, which
+clients always send, is accepted and not read. `x-session-id`, `traceparent` and the `user` field are
+accepted and have no effect. `x-salver-class` is refused.
+"""
+
+CALL_HEADERS: dict[str, Any] = {
+    "parameters": [
+        {
+            "in": "header",
+            "name": "Request-Timeout-Ms",
+            "description": "Time left to the caller. When it has passed, the answer is a 504.",
+            "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+        },
+        {
+            "in": "header",
+            "name": "x-request-id",
+            "description": "Repeated in the answer and in logs; one is made up when absent.",
+            "schema": {"type": "string", "pattern": f"^{REQUEST_ID.pattern}$"},
+        },
+    ]
+}
 
 _MEANINGS = {
     400: "Malformed, or a field or option that is not implemented.",

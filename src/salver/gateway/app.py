@@ -13,7 +13,16 @@ from salver import __version__
 from salver.clock import Clock, MonotonicClock
 from salver.contract import Backend
 from salver.errors import SalverError
-from salver.gateway.api_docs import TITLE, Responses, describe, errors, mount_docs, streamed
+from salver.gateway.api_docs import (
+    ABOUT,
+    CALL_HEADERS,
+    TITLE,
+    Responses,
+    describe,
+    errors,
+    mount_docs,
+    streamed,
+)
 from salver.gateway.arrival import arrival_of
 from salver.gateway.calls import Calls
 from salver.gateway.chat import ChatEndpoint
@@ -78,6 +87,7 @@ def create_app(
     app = FastAPI(
         title=TITLE,
         version=__version__,
+        description=ABOUT,
         docs_url=None,
         redoc_url=None,
         exception_handlers=_handlers(exporter.observe),
@@ -102,7 +112,7 @@ def _inference(desk: Desk) -> APIRouter:
     chat, completion, tokens = ChatEndpoint(desk), CompletionEndpoint(desk), TokenEndpoints(desk)
     generating = errors(400, 404, 413, 422, 429, 500, 503, 504)
     reading = errors(400, 404, 413, 422, 429, 500, 504)
-    post: dict[str, Any] = {"methods": ["POST"]}
+    post: dict[str, Any] = {"methods": ["POST"], "openapi_extra": CALL_HEADERS}
     router.add_api_route(
         "/v1/chat/completions",
         chat.create,

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from salver.errors import InvalidValue, UnsupportedField
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -36,7 +36,7 @@ def arrival_of(request: Request) -> Arrival:
 
 def is_request_id(text: str) -> bool:
     """Whether a caller's own id may be repeated in headers and logs."""
-    return _REQUEST_ID.fullmatch(text) is not None
+    return REQUEST_ID.fullmatch(text) is not None
 
 
 def check_headers(headers: Headers) -> None:
@@ -53,7 +53,7 @@ def check_headers(headers: Headers) -> None:
             param="x-request-id",
             rule="header.x-request-id",
             value=request_id,
-            limit=_REQUEST_ID.pattern,
+            limit=REQUEST_ID.pattern,
         )
     if "x-salver-class" in headers:
         raise UnsupportedField(
