@@ -256,6 +256,23 @@ async def test_a_backend_that_died_is_not_ready_whatever_it_did_before() -> None
     assert not probe.ready(0.0)
 
 
+async def test_a_probe_that_waits_behind_traffic_counts_the_traffic() -> None:
+    class Busy(FakeBackend):
+        """Computes a step whenever somebody looks, but none of the probe's."""
+
+        steps = 0
+
+        def load(self) -> LoadSnapshot:
+            self.steps += 1
+            return LoadSnapshot(steps=self.steps)
+
+    backend = Busy("x")
+    backend.gate = asyncio.Semaphore(0)
+    assert await probe_of(backend, ManualClock(), interval=0.02).probe()
+    backend.ready = False
+    assert not await probe_of(backend, ManualClock(), interval=0.02).probe()
+
+
 async def test_a_probe_asks_for_one_greedy_token_before_the_interval_ends() -> None:
     backend = FakeBackend("x")
     await probe_of(backend, ManualClock(5.0)).probe()

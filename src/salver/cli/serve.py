@@ -63,7 +63,13 @@ def serve(
 
     async def on_ready() -> None:
         if as_json:
-            facts = {"url": url, "release": deployment.release.id, "mode": mode, "pid": os.getpid()}
+            facts = {
+                "url": url,
+                "model": deployment.name,
+                "release": deployment.release.id,
+                "mode": mode,
+                "pid": os.getpid(),
+            }
             console.say(json.dumps(facts))
         else:
             console.note(f"{console.bold(deployment.name)} ({mode}) is ready at {url}")

@@ -1,4 +1,9 @@
-"""Readiness is a measurement: a real inference passed within the probe interval."""
+"""Readiness is a measurement: a real inference passed within the probe interval.
+
+A probe waits its turn like every request. Where it does not get one in time, the traffic it waited
+behind is the evidence: steps that were computed meanwhile are real inferences too, so a backend
+that is busy stays ready, and one that computes nothing does not.
+"""
 
 import asyncio
 import logging
@@ -46,14 +51,18 @@ class ReadinessProbe:
             await asyncio.sleep(self._interval)
 
     async def probe(self) -> bool:
-        """Run one probe now, for at most `interval` seconds; True when it succeeded."""
+        """Run one probe now, for at most `interval` seconds; True when the backend computed."""
+        steps = self._backend.load().steps
         try:
             async with asyncio.timeout(self._interval):
                 await self._infer()
         except (SalverError, TimeoutError) as error:
-            self.last_error = str(error) or f"no answer within {self._interval:g} s"
-            log.warning("event=probe_failed backend=%s why=%r", self._backend.name, self.last_error)
-            return False
+            if not self._backend.ready or self._backend.load().steps == steps:
+                self.last_error = str(error) or f"no answer within {self._interval:g} s"
+                log.warning(
+                    "event=probe_failed backend=%s why=%r", self._backend.name, self.last_error
+                )
+                return False
         self.last_success, self.last_error = self._clock.now(), ""
         return True
 
