@@ -59,7 +59,8 @@ def render_chat(
     if not mark:
         text = template.render(**given, add_generation_prompt=add_generation_prompt)
         return ChatText(text, ())
-    given = _rewritten(given, lambda text: _threaded(text, mark, tokenizer))
+    for name, value in given.items():
+        given[name] = _rewritten(value, lambda text: _threaded(text, mark, tokenizer))
     pieces = template.render(**given, add_generation_prompt=add_generation_prompt).split(mark)
     return ChatText("".join(pieces), tuple(accumulate(map(len, pieces[:-1]))))
 
@@ -101,10 +102,14 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _rewritten(value: Any, rewrite: Callable[[str], str]) -> Any:
+    """Plain data with every string rewritten, but for keys by which a template may look."""
     if isinstance(value, str):
         return rewrite(value)
     if isinstance(value, dict):
-        return {rewrite(key): _rewritten(part, rewrite) for key, part in value.items()}
+        return {
+            key if key.isidentifier() else rewrite(key): _rewritten(part, rewrite)
+            for key, part in value.items()
+        }
     if isinstance(value, list):
         return [_rewritten(part, rewrite) for part in value]
     return value

@@ -19,10 +19,19 @@ from salver.models.template_meter import Meter, NotAllowed, NotData, OverBudget,
 from salver.models.template_sandbox import RaisedByTemplate, Sandbox
 
 MAX_SOURCE: Final = 1 << 17  # characters; the longest known templates have some 20,000
-BASE_UNITS: Final = 2_000_000  # about a second, where a template of 1000 messages takes 30 ms
+BASE_UNITS: Final = 2_000_000  # a fraction of a second
 UNLIMITED: Final = 1 << 62
-UNITS_PER_INPUT_UNIT: Final = 64  # a long conversation earns more
+UNITS_PER_INPUT_UNIT: Final = 32  # a long conversation earns more
 
+# What a program of that language can run into while it works on unforeseen messages.
+_FAILURES: Final = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 _GIVEN: Final = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 
 
@@ -127,7 +136,9 @@ class ChatTemplate:
             raise _not_allowed(error) from error
         except RaisedByTemplate as error:
             raise _unfit(str(error), "the chat template refuses these messages") from None
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        except RecursionError as error:
+            raise _untrusted("it is nested too deeply") from error
+        except _FAILURES as error:
             raise _unfit(str(error), "the chat template cannot write these messages") from error
 
 
