@@ -74,6 +74,11 @@ async def test_logprobs_are_parallel_lists(client: httpx.AsyncClient) -> None:
     }
 
 
+async def test_the_token_itself_is_always_among_the_alternatives(client: httpx.AsyncClient) -> None:
+    answer = await complete(client, prompt="a", logprobs=0, max_tokens=1)
+    assert answer["choices"][0]["logprobs"]["top_logprobs"] == [{"H": -0.5}]
+
+
 async def test_echo_with_logprobs_scores_the_prompt(
     client: httpx.AsyncClient, backend: FakeBackend
 ) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
@@ -191,3 +193,14 @@ async def test_a_taken_port_is_told_plainly() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(CannotListen, match=f"127.0.0.1:{port}.*choose another port"):
             listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_is_reported(app: FastAPI, number: signal.Signals) -> None:
+    listener = listen("127.0.0.1", 0)
+    base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server = asyncio.create_task(serve(app, listener))
+    async with httpx.AsyncClient(base_url=base_url) as client:
+        assert (await client.get("/health")).status_code == 200
+    os.kill(os.getpid(), number)
+    assert await asyncio.wait_for(server, 5) is number

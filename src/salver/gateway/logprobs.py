@@ -69,7 +69,9 @@ class LogprobShapes:
         }
 
     def _top(self, token: TokenLogprobs) -> dict[str, float]:
-        return {self._spelled(token_id): _floor(logprob) for token_id, logprob in token.top}
+        """The alternatives, and the token itself where it is not among them, as OpenAI has it."""
+        ranked = (*token.top, (token.token_id, token.logprob))
+        return {self._spelled(token_id): _floor(logprob) for token_id, logprob in ranked}
 
     def _spelled(self, token_id: int) -> str:
         raw = self._tokenizer.token_bytes(token_id)
