@@ -41,7 +41,7 @@ REAL = [sys.executable, "-c", "from salver.cli import main; main()"]
         (FetchError("away"), 6),
         (BackendUnavailable("away"), 6),
         (BackendLost("away"), 6),
-        (UnsupportedModel("strange"), 1),
+        (UnsupportedModel("strange"), 2),
         (SalverError("other"), 1),
     ],
 )

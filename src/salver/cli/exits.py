@@ -10,6 +10,7 @@ from salver.errors import (
     IntegrityError,
     RequestError,
     SalverError,
+    UnsupportedModel,
 )
 
 
@@ -30,6 +31,7 @@ _BY_ERROR: tuple[tuple[type[SalverError], Exit], ...] = (
     (ContractError, Exit.USAGE),
     (RequestError, Exit.USAGE),
     (DoesNotFit, Exit.DOES_NOT_FIT),
+    (UnsupportedModel, Exit.USAGE),
     (IntegrityError, Exit.INTEGRITY),
     (FetchError, Exit.UNREACHABLE),
     (BackendError, Exit.UNREACHABLE),
