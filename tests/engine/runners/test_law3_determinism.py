@@ -93,6 +93,26 @@ def test_a_prefix_hit_changes_no_bit(shared: int, rest: int, chance: random.Rand
 
 
 @given(
+    length=st.integers(550, 1000),
+    window=st.sampled_from([None, 600]),
+    chance=st.randoms(use_true_random=False),
+)
+@settings(max_examples=10, deadline=None)
+def test_bits_hold_over_many_key_tiles(
+    length: int, window: int | None, chance: random.Random
+) -> None:
+    """Long enough that an unordered sum over key tiles would associate in another way."""
+    config = tiny_config(num_layers=1, sliding_window=window)
+    runner = NumpyRunner(TinyCheckpoint(config), num_blocks=64, block_size=16)
+    prompt = [chance.randrange(config.vocab_size) for _ in range(length)]
+    expected = runner.forward(lay_out([Piece("whole", prompt, 0, range(64))]))
+    cuts = sorted(chance.sample(range(1, length), k=4))
+    for first, end in zip([0, *cuts], [*cuts, length], strict=True):
+        hidden = runner.forward(lay_out([Piece("part", prompt[first:end], first, range(64))]))
+        np.testing.assert_array_equal(hidden, expected[first:end])
+
+
+@given(
     rows=st.integers(1, 70),
     width=st.integers(1, 300),
     outputs=st.integers(1, 600),

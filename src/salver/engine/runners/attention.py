@@ -25,11 +25,13 @@ from numpy.typing import NDArray
 from salver.engine.plan import ScheduledSequence
 from salver.engine.runners.linear import Floats
 from salver.engine.runners.threads import TaskThreads
+from salver.models.config import ModelConfig
 
 QUERY_ROWS = 8
 MIN_KEY_TILE = 64  # tokens
 MAX_SPAN_TILES = 16  # query tiles
-MAX_TILE_PAIRS = 1024  # query tiles x key tiles of one batch: bounds its memory
+MAX_TILE_PAIRS = 1024  # query tiles x key tiles of one batch: bounds its scores
+MAX_KEY_TILES = 128  # of one batch: bounds its copies of keys and values
 
 Indices = NDArray[np.intp]
 
@@ -43,6 +45,16 @@ class AttentionShape:
     head_dim: int
     block_size: int
     sliding_window: int | None
+
+    @classmethod
+    def of(cls, config: ModelConfig, block_size: int) -> "AttentionShape":
+        return cls(
+            config.num_kv_heads,
+            config.num_heads // config.num_kv_heads,
+            config.head_dim,
+            block_size,
+            config.sliding_window,
+        )
 
     @property
     def tile_rows(self) -> int:
@@ -108,7 +120,7 @@ def plan_attention(
             alike[span.query_tiles(shape), len(span.key_tiles(shape))].append(span)
     batches = []
     for (queries, keys), spans in alike.items():
-        most = max(1, MAX_TILE_PAIRS // (queries * keys))
+        most = max(1, min(MAX_TILE_PAIRS // (queries * keys), MAX_KEY_TILES // keys))
         stacks = (spans[i : i + most] for i in range(0, len(spans), most))
         batches += [_stack(stack, queries, keys, shape) for stack in stacks]
     return batches

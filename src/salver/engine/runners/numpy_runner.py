@@ -58,13 +58,7 @@ class NumpyRunner:
         self._threads = TaskThreads(threads)
         self._weights = load_weights(checkpoint)
         self._epsilon = np.float32(config.rms_norm_eps)
-        self._shape = AttentionShape(
-            num_kv_heads=config.num_kv_heads,
-            group=config.num_heads // config.num_kv_heads,
-            head_dim=config.head_dim,
-            block_size=block_size,
-            sliding_window=config.sliding_window,
-        )
+        self._shape = AttentionShape.of(config, block_size)
         positions = min(config.max_positions, num_blocks * block_size)
         self._rotary = RotaryTable(config.rope, head_dim=config.head_dim, max_positions=positions)
         pool = (config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim)

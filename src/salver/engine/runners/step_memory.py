@@ -1,0 +1,44 @@
+"""How many bytes the reference runner's largest step needs, besides weights and KV pool."""
+
+from salver.engine.runners.attention import MAX_KEY_TILES, MAX_TILE_PAIRS, AttentionShape
+from salver.engine.runners.linear import TILE_ROWS
+from salver.models.config import ModelConfig
+
+FLOAT32 = 4
+FLOAT64 = 8
+
+
+def step_bytes(
+    config: ModelConfig,
+    *,
+    block_size: int,
+    threads: int,
+    max_batch_tokens: int,
+    max_context_tokens: int,
+) -> int:
+    """An upper bound on what is alive at a step's widest point: a layer's rows, or the logits."""
+    tokens = -(-max_batch_tokens // TILE_ROWS) * TILE_ROWS
+    shape = AttentionShape.of(config, block_size)
+    layer = tokens * _row_bytes(config) + threads * _attention_bytes(shape, max_context_tokens)
+    return max(layer, tokens * config.hidden_size * FLOAT32 + _logits_bytes(config))
+
+
+def _row_bytes(config: ModelConfig) -> int:
+    """One token in one layer: residual, norm, then the feed-forward's or the attention's parts."""
+    heads = (config.num_heads + config.num_kv_heads) * config.head_dim
+    widest = max(6 * config.intermediate_size, 5 * heads)
+    return (4 * config.hidden_size + widest) * FLOAT32
+
+
+def _attention_bytes(shape: AttentionShape, max_context_tokens: int) -> int:
+    """One batch: its copies of keys and values, its scores and their mask, and what they mix to."""
+    context_tiles = -(-max_context_tokens // shape.key_tile)
+    keys = max(MAX_KEY_TILES, context_tiles) * shape.key_tile
+    copies = 2 * keys * shape.num_kv_heads * shape.head_dim
+    rows = max(MAX_TILE_PAIRS, context_tiles) * shape.num_kv_heads * shape.tile_rows
+    scores = 2 * shape.key_tile + shape.head_dim
+    return (copies + rows * scores) * FLOAT32 + rows * shape.key_tile
+
+
+def _logits_bytes(config: ModelConfig) -> int:
+    return config.vocab_size * (TILE_ROWS * FLOAT32 + 6 * FLOAT64)
