@@ -69,10 +69,10 @@ def test_tools_roles_and_keys_are_guarded_too() -> None:
     assert json.dumps(tools) in TOKENIZER.decode(ids, skip_special_tokens=False)
 
 
-def test_a_token_may_not_begin_in_the_template_and_end_in_the_message() -> None:
-    """With tokens `xa` and `ab`, the template's `x` takes the message's `a`; `b` stays text."""
-    tokenizer = tokenizer_from_gguf(tiny_bpe_metadata(control=["xa", "ab"]))
-    template = ChatTemplate("x{{ messages[0].content }}", bos_token="", eos_token="")
+def test_a_token_may_not_reach_from_the_template_into_the_message() -> None:
+    """With tokens `xa`, `ab` and `bx`, neither side's `x` may take a letter of the message's `ab`."""
+    tokenizer = tokenizer_from_gguf(tiny_bpe_metadata(control=["xa", "ab", "bx"]))
+    template = ChatTemplate("x{{ messages[0].content }}x", bos_token="", eos_token="")
     control = set(tokenizer.control_tokens.values())
     assert not control & set(encoded([{"content": "ab"}], template, tokenizer))
 

@@ -65,6 +65,14 @@ BOMBS = [
     "{% for i in range(10 ** 9) %}x{% endfor %}",
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "{% for i in range(10 ** 9) if false %}{% endfor %}",
+    "{% set r = range(999) %}{% for a in r %}{% for b in r %}{% for c in r %}{% endfor %}"
+    "{% endfor %}{% endfor %}",
+    "{% set r = range(999) %}{% for a in r %}{% for b in r %}{% for c in r if false %}{% endfor %}"
+    "{% endfor %}{% endfor %}",
+    "{{ ('a' * 10000).replace('a', 'b' * 100000) | length }}",
+    "{{ ('a' * 10000) | replace('a', 'b' * 100000) | length }}",
+    "{{ ('b' * 100000).join([''] * 10000) | length }}",
+    "{{ ([''] * 10000) | join('b' * 100000) | length }}",
     "{{ range(10 ** 18) | list }}",
     "{{ 'a' * 10 ** 10 }}",
     "{{ 10 ** 10 * 'a' }}",
@@ -103,6 +111,8 @@ BOMBS = [
     "{% set b = [1] * 99999 %}{% for i in range(99999) %}{% set c = b[1:] %}{% endfor %}",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "{% macro f(x) %}" + "{% if x.y %}{% endif %}" * 4000 + "{% endmacro %}"
+    "{% for i in range(99999) %}{% if f(1) %}{% endif %}{% endfor %}",
     "{% macro f() %}{{ caller() }}{% endmacro %}{% call f() %}{% call f() %}"
     "{% for i in range(9999999) %}{% endfor %}{% endcall %}{% endcall %}",
     "{% for i in range(9000) %}" + "y" * 1000 + "{% endfor %}",

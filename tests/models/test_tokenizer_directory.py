@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 import tokenizers
@@ -14,6 +15,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from salver.errors import MalformedModel, UnsupportedModel
 from salver.models import Tokenizer, tokenizer_from_directory
 from salver.models.bpe import SPACE, byte_piece, merges_from_scores, split_merges
+from salver.models.hf_tokenizer import NFC_SHRINKAGE
 from salver.models.pretokenizers import PRE_TOKENIZERS
 from salver.testing.tiny_vocabulary import tiny_bpe_metadata
 
@@ -122,6 +124,20 @@ def test_encoding_equals_the_library(
     plain = tokenizer.encode(text, add_special_tokens=False, parse_special=False)
     reference.encode_special_tokens = True
     assert plain == reference.encode(text, add_special_tokens=False).ids
+
+
+def test_composing_shrinks_text_by_less_than_the_bound_allows() -> None:
+    """Of all ways to write each character, the longest: every part by its longest equivalent."""
+    characters = [chr(code) for code in range(0x30000) if not 0xD800 <= code < 0xE000]
+    longest: dict[str, int] = {}
+    for character in characters:
+        composed = normalize("NFC", character)
+        longest[composed] = max(longest.get(composed, 0), len(character.encode()))
+    for character in characters:
+        composed = normalize("NFC", character)
+        parts = normalize("NFD", composed)
+        written = max(longest[composed], sum(longest.get(part, 4) for part in parts))
+        assert written <= NFC_SHRINKAGE * len(composed.encode())
 
 
 def test_ids_and_special_tokens_come_from_the_small_files(tmp_path: Path) -> None:
