@@ -15,10 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
+import sentencepiece  # type: ignore[import-not-found]
 from tokenizers import pre_tokenizers
-from transformers import AutoTokenizer
-from transformers.utils.chat_template_utils import _compile_jinja_template
+from transformers import AutoTokenizer  # type: ignore[import-not-found]
+from transformers.utils.chat_template_utils import (  # type: ignore[import-not-found]
+    _compile_jinja_template,
+)
 
 HERE = Path(__file__).parent
 
