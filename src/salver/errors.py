@@ -12,10 +12,12 @@
     │   ├── InvalidValue        well-formed, but outside what the field allows
     │   ├── TooLarge            over the envelope
     │   └── UnknownModel        no such model here
+    ├── CannotListen            the address is taken, or is not this machine's
     ├── Refused                 one request is refused by a declared rule; carries its Decision
     └── BackendError            the thing that should compute the answer did not
         ├── BackendUnavailable  nothing is ready to take the request
-        └── BackendLost         it died while the request was in flight
+        ├── BackendLost         it died while the request was in flight
+        └── MalformedFrame      gateway and worker do not understand each other
 
 The command line maps these to exit codes (`cli/exits.py`), the gateway to HTTP (`gateway/errors.py`).
 Any other exception is a bug in Salver and is reported as one.
@@ -126,8 +128,12 @@ class UnknownModel(RequestError):
     """The request names a model that this deployment does not serve."""
 
 
+class CannotListen(SalverError):
+    """The address is taken, or is not this machine's."""
+
+
 class Refused(SalverError):
-    """A request was refused by a declared rule before any of it was computed."""
+    """A declared rule turned a request away: before any of it was computed, or at its deadline."""
 
     def __init__(self, decision: "Decision") -> None:
         super().__init__(
@@ -146,3 +152,7 @@ class BackendUnavailable(BackendError):
 
 class BackendLost(BackendError):
     """The backend died while the request was in flight; a part may have been delivered."""
+
+
+class MalformedFrame(BackendError):
+    """The other side of a worker's socket sent something that is not a frame. Closes the connection."""

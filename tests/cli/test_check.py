@@ -10,9 +10,10 @@ from typer.testing import CliRunner, Result
 
 from salver.cli.app import app, run
 from salver.cli.exits import Exit
-from salver.cli.fit import BLOCK_SIZE, Fit, machine_problems, prove_fit
+from salver.cli.fit import Fit, machine_problems, prove_fit
 from salver.cli.machine import Machine
 from salver.contract import Envelope, load_deployment
+from salver.engine.memory import BLOCK_SIZE
 from salver.errors import DoesNotFit
 from salver.testing.tiny_model import tiny_config
 

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from salver.gateway import CannotListen, Limits, listen, serve
+from salver.errors import CannotListen
+from salver.gateway import Limits, listen, serve
 from salver.gateway.server import MAX_HEAD_BYTES
 from salver.testing import FakeBackend
 

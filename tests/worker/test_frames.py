@@ -21,6 +21,7 @@ from salver.contract import (
     TokenChunk,
     TokenLogprobs,
 )
+from salver.errors import MalformedFrame
 from salver.worker import frames
 from salver.worker.frames import (
     MAX_COMMAND_BYTES,
@@ -30,7 +31,6 @@ from salver.worker.frames import (
     ErrorReport,
     Fatal,
     Generate,
-    MalformedFrame,
     ModelFacts,
     Ready,
     Refusal,

@@ -21,9 +21,9 @@ from salver.contract import (
     Timings,
     TokenChunk,
 )
-from salver.errors import BackendLost, BackendUnavailable, DoesNotFit, Refused
+from salver.errors import BackendLost, BackendUnavailable, DoesNotFit, MalformedFrame, Refused
 from salver.testing import FakeBackend, ManualClock
-from salver.worker import Backoff, MalformedFrame, ReadinessProbe
+from salver.worker import Backoff, ReadinessProbe
 from salver.worker.error_report import describe, revive
 from salver.worker.frames import Cancel, Refusal, StepFrame
 from salver.worker.inbox import Inbox

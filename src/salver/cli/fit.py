@@ -9,12 +9,10 @@ from pathlib import Path
 from salver.cli.console import size
 from salver.cli.machine import Machine
 from salver.contract import Envelope, Release
-from salver.engine.memory import MemoryPlan, plan_memory
+from salver.engine.memory import BLOCK_SIZE, MemoryPlan, plan_memory
 from salver.errors import DoesNotFit
 from salver.models import ModelConfig, open_checkpoint
 from salver.registry import ArtifactStore, Digest
-
-BLOCK_SIZE = 16  # tokens; what a worker uses unless it is told otherwise
 
 
 @dataclass(frozen=True, slots=True)

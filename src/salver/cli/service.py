@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from salver.cli.fit import BLOCK_SIZE
 from salver.clock import MonotonicClock
 from salver.contract import Deployment
 from salver.gateway import Limits, Served, create_app
@@ -101,7 +100,6 @@ class Service:
             max_batch_tokens=envelope.max_batch_tokens,
             max_queued_requests=admission.max_queued_requests,
             max_queued_tokens=admission.max_queued_tokens,
-            block_size=BLOCK_SIZE,
         )
 
     def _served(self) -> Served:

@@ -18,6 +18,7 @@ from typing import Annotated, LiteralString
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+_PORT = r"(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 
 FORMS = {
@@ -29,7 +30,7 @@ FORMS = {
     ),
     "https": (
         "https://HOST/PATH",
-        r"https://[A-Za-z0-9.-]*[A-Za-z0-9](?::[1-9][0-9]{0,3})?/(?:[^\s#?]*/)?[^\s#?/]+(?:\?[^\s#]*)?",
+        rf"https://[A-Za-z0-9.-]*[A-Za-z0-9](?::{_PORT})?/(?:[^\s#?]*/)?[^\s#?/]+(?:\?[^\s#]*)?",
     ),
 }
 """For each source, the form of a name as people read it and as a pattern."""

@@ -119,10 +119,10 @@ class Probes(Section):
         json_schema_extra={"default": "15s"},
     )
     wedge_after: Duration = Field(
-        default=10.0,
+        default=30.0,
         description="A step that takes longer means the worker is wedged and is replaced.",
-        examples=["10s"],
-        json_schema_extra={"default": "10s"},
+        examples=["30s"],
+        json_schema_extra={"default": "30s"},
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from salver.errors import DoesNotFit
 from salver.models.config import ModelConfig
 
+BLOCK_SIZE = 16  # tokens per KV block
 BASE_BYTES = 160 * 2**20  # measured resident set of a worker that holds no model, rounded up
 FLOAT32 = 4
 FLOAT64 = 8

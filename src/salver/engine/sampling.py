@@ -103,36 +103,46 @@ def _penalize(values: Weights, spec: SampleSpec) -> None:
 def _choose(values: Weights, spec: SampleSpec) -> int:
     if spec.params.temperature == 0:
         return int(values.argmax())
-    ids, weights = kept(values, spec.params)
-    cumulative = np.cumsum(weights)
-    target = uniform(spec.seed, len(spec.output)) * cumulative[-1]
-    index = np.searchsorted(cumulative, target, side="right")
-    return int(ids[min(index, len(ids) - 1)])
+    cumulative = np.cumsum(draw_weights(values, spec.params))
+    total = cumulative[-1]
+    drawn = np.searchsorted(cumulative, uniform(spec.seed, len(spec.output)) * total, side="right")
+    last = np.searchsorted(cumulative, total)  # should the product round up to the total
+    return int(min(drawn, last))
 
 
-def kept(values: Weights, params: SamplingParams) -> tuple[TokenIds, Weights]:
-    """The tokens that may be drawn, in order of id, and weights proportional to their probability.
+def draw_weights(values: Weights, params: SamplingParams) -> Weights:
+    """Weights proportional to each token's probability of being drawn; 0 where a filter drops it.
 
-    `values` are processed logits; temperature must not be 0. The likeliest token is always kept and
+    `values` are processed logits; temperature must not be 0. The likeliest token always stays and
     has weight 1. Top-p applies to what top-k kept, min-p to what top-p kept.
     """
     with np.errstate(over="ignore"):  # a tiny temperature sends the rest to weight 0
         scaled = (values - values.max()) / params.temperature
     weights = np.exp(scaled)
-    ids = likeliest(scaled, params.top_k) if params.top_k else np.arange(len(values))
-    ids = _nucleus(ids, weights, params.top_p) if params.top_p < 1 else ids
-    ids = np.sort(ids[(weights[ids] > 0) & (weights[ids] >= params.min_p)])
-    return ids, weights[ids]
+    if params.top_k:
+        weights = _only(likeliest(scaled, params.top_k), weights)
+    if params.top_p < 1:
+        weights = _only(_nucleus(weights, params.top_p), weights)
+    if params.min_p > 0:
+        weights[weights < params.min_p] = 0.0
+    return weights
 
 
-def _nucleus(ids: TokenIds, weights: Weights, top_p: float) -> TokenIds:
-    """The fewest of `ids`, likeliest first, that hold at least `top_p` of their weight.
+def _only(kept: TokenIds, weights: Weights) -> Weights:
+    """`weights` with everything but `kept` at 0."""
+    left = np.zeros_like(weights)
+    left[kept] = weights[kept]
+    return left
+
+
+def _nucleus(weights: Weights, top_p: float) -> TokenIds:
+    """The fewest tokens, likeliest first, that hold at least `top_p` of the weight.
 
     Tokens below (1 - top_p) / n of the total cannot be among them, even all together, so they are
     left out before sorting: a vocabulary has a long tail.
     """
-    total = float(weights[ids].sum())
-    ids = ids[weights[ids] >= (1 - top_p) / len(ids) * total]
+    total = float(weights.sum())
+    ids = np.flatnonzero(weights >= (1 - top_p) / len(weights) * total)
     ids = ids[np.lexsort((ids, -weights[ids]))]
     reached = np.searchsorted(np.cumsum(weights[ids]), top_p * total, side="left")
     return ids[: reached + 1]

@@ -1,11 +1,10 @@
 """The HTTP edge: wire formats in and out, and nothing that computes tokens."""
 
 from salver.gateway.app import create_app
-from salver.gateway.server import CannotListen, listen, serve
+from salver.gateway.server import listen, serve
 from salver.gateway.service import Limits, Served
 
 __all__ = [
-    "CannotListen",
     "Limits",
     "Served",
     "create_app",

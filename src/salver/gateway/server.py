@@ -10,15 +10,11 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from salver.errors import SalverError
+from salver.errors import CannotListen
 
 MAX_HEAD_BYTES = 64 * 1024  # of a request line and its headers
 KEEP_ALIVE_SECONDS = 65  # longer than clients keep idle connections, so that none reuses a dead one
 DRAIN_SECONDS = 30.0
-
-
-class CannotListen(SalverError):
-    """The address is taken, or is not this machine's."""
 
 
 def listen(host: str, port: int) -> socket.socket:

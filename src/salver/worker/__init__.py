@@ -1,7 +1,7 @@
 """The process around an engine: its socket, its step thread, its supervisor and its probes."""
 
 from salver.worker.backend import WorkerBackend
-from salver.worker.frames import MalformedFrame, ModelFacts, Ready
+from salver.worker.frames import ModelFacts, Ready
 from salver.worker.patience import Backoff, Patience
 from salver.worker.probe import ReadinessProbe
 from salver.worker.spec import WorkerSpec
@@ -10,7 +10,6 @@ from salver.worker.supervisor import Supervisor
 
 __all__ = [
     "Backoff",
-    "MalformedFrame",
     "ModelFacts",
     "Patience",
     "ReadinessProbe",

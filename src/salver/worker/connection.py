@@ -4,14 +4,13 @@ import asyncio
 from contextlib import suppress
 
 from salver.contract import GenerateRequest, LoadSnapshot
-from salver.errors import BackendUnavailable, InvalidValue
+from salver.errors import BackendUnavailable, InvalidValue, MalformedFrame
 from salver.worker.frames import (
     MAX_COMMAND_BYTES,
     Cancel,
     ErrorReport,
     Fatal,
     Generate,
-    MalformedFrame,
     Ready,
     Refusal,
     Rejected,

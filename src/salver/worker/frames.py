@@ -13,15 +13,11 @@ from typing import Generic, TypeVar
 import msgspec
 
 from salver.contract import Decision, GenerateRequest, LoadSnapshot, TokenChunk
-from salver.errors import BackendError
+from salver.errors import MalformedFrame
 
 PREFIX_BYTES = 4
 MAX_COMMAND_BYTES = 16 * 2**20  # a prompt of three million tokens
 MAX_REPORT_BYTES = 256 * 2**20  # prompt log-probabilities of a million tokens, 20 alternatives each
-
-
-class MalformedFrame(BackendError):
-    """The other side of a worker's socket sent something that is not a frame. Closes the connection."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True):

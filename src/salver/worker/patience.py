@@ -33,5 +33,5 @@ class Patience:
     """How long a supervisor waits for a worker, in seconds."""
 
     to_start: float = 120.0
-    wedge_after: float = 10.0  # requests in flight, and not one report
+    wedge_after: float = 30.0  # requests in flight, and not one report
     to_stop: float = 5.0

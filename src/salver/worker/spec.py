@@ -5,6 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from salver.engine.core import EngineCore
+from salver.engine.memory import BLOCK_SIZE
 from salver.worker.frames import ModelFacts
 
 MODEL_ENGINE = "salver.worker.model_engine:open_model_engine"
@@ -27,7 +28,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_batch_tokens: int
     max_queued_requests: int
     max_queued_tokens: int
-    block_size: int = 16
+    block_size: int = BLOCK_SIZE
     engine: str = MODEL_ENGINE
 
 

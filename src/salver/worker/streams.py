@@ -8,9 +8,9 @@ therefore not be taken again while chunks of the old request may still be on the
 import asyncio
 
 from salver.contract import GenerateRequest, TokenChunk
-from salver.errors import BackendLost, InvalidValue, Refused, SalverError
+from salver.errors import BackendLost, InvalidValue, MalformedFrame, Refused, SalverError
 from salver.worker.error_report import revive
-from salver.worker.frames import MalformedFrame, Refusal, Rejected, StepFrame
+from salver.worker.frames import Refusal, Rejected, StepFrame
 
 
 class Stream:
