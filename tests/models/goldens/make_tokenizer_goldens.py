@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import sentencepiece  # type: ignore[import-not-found]
+import sentencepiece  # type: ignore[import-not-found, unused-ignore]
 from tokenizers import pre_tokenizers
-from transformers import AutoTokenizer  # type: ignore[import-not-found]
-from transformers.utils.chat_template_utils import (  # type: ignore[import-not-found]
+from transformers import AutoTokenizer  # type: ignore[import-not-found, unused-ignore]
+from transformers.utils.chat_template_utils import (  # type: ignore[import-not-found, unused-ignore]
     _compile_jinja_template,
 )
 
