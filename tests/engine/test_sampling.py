@@ -271,6 +271,14 @@ def test_draws_differ_by_seed_and_by_length() -> None:
     assert len(by_seed) == len(by_length) == 1000
 
 
+def test_a_draw_rounded_up_to_the_end_stays_on_a_kept_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("salver.engine.sampling.uniform", lambda seed, index: 1.0)
+    logits = np.array([0, 1, 0, 0], np.float32)
+    assert sample(logits, spec(banned=(3,))).token_id == 2
+
+
 @pytest.mark.parametrize(
     "params",
     [

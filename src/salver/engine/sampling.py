@@ -118,7 +118,7 @@ def draw_weights(values: Weights, params: SamplingParams) -> Weights:
     """
     with np.errstate(over="ignore"):  # a tiny temperature sends the rest to weight 0
         scaled = (values - values.max()) / params.temperature
-    weights = np.exp(scaled)
+    weights: Weights = np.exp(scaled)
     if params.top_k:
         weights = _only(likeliest(scaled, params.top_k), weights)
     if params.top_p < 1:
