@@ -9,9 +9,9 @@ instructions. What a row yields is then a function of that row and the weight al
 above (chunk size, batch composition, cache hits, preemption) inherits it.
 
 A tile of 16 was measured against 8, 24 and 32 with OpenBLAS on AVX-512. A step over one sequence
-costs little more than with fewer rows, since every weight is repacked for the kernel either way;
-32 would be 1.4 times as fast in prefill and 1.5 times as slow for a sequence alone. Calling the
-matrix-vector kernel for single rows would be three times as fast there, but its bits differ.
+costs little more than with fewer rows, since every weight is repacked for the kernel either way; 32
+would be 1.5 times as fast in prefill and 1.3 times as slow for a sequence alone. Calling the
+matrix-vector kernel for single rows would be more than twice as fast there, but its bits differ.
 """
 
 import functools
