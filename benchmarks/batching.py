@@ -3,9 +3,9 @@
     python benchmarks/batching.py [--rounds 3] [--streams 32] [--contract examples/smollm2.yaml]
 
 A is one stream, B is `--streams` at once; rounds alternate A B A B. Every stream has a prompt of
-128 random token ids (no prefix is shared) and gets 64 tokens, end of sequence ignored. Decode
-tokens/s of a round is all tokens but each stream's first, over the time from the first first token
-to the last token. Medians over rounds, and the median of the paired ratios.
+128 random token ids (no prefix is shared) and gets 96 tokens, end of sequence ignored. Decode
+tokens/s counts the tokens that arrive while all streams are decoding: after the last stream's first
+token and until the first stream's end. Medians over rounds, and the median of the paired ratios.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import httpx
 
-PROMPT_TOKENS, OUTPUT_TOKENS = 128, 64
+PROMPT_TOKENS, OUTPUT_TOKENS = 128, 96
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -54,9 +54,9 @@ async def stream(client: httpx.AsyncClient, model: str, rng: random.Random) -> l
 async def measure(client: httpx.AsyncClient, model: str, streams: int, seed: int) -> Round:
     rng = random.Random(seed)
     runs = await asyncio.gather(*(stream(client, model, rng) for _ in range(streams)))
-    first, last = min(run[1] for run in runs), max(run[-1] for run in runs)
-    tokens = sum(len(run) - 2 for run in runs)
-    return Round(tokens / (last - first), statistics.median(run[1] - run[0] for run in runs))
+    start, end = max(run[1] for run in runs), min(run[-1] for run in runs)
+    tokens = sum(1 for run in runs for at in run[1:] if start < at <= end)
+    return Round(tokens / (end - start), statistics.median(run[1] - run[0] for run in runs))
 
 
 async def compare(url: str, model: str, streams: int, rounds: int) -> list[tuple[Round, Round]]:
