@@ -37,16 +37,16 @@ def _llama3(plain: NDArray[np.float64], rope: RopeConfig) -> NDArray[np.float64]
 
 
 class RotaryTable:
-    """Cosines and sines of positions [0, max_positions)."""
+    """Cosines and sines of positions [0, max_positions): each [max_positions, head_dim / 2]."""
 
     def __init__(self, rope: RopeConfig, *, head_dim: int, max_positions: int) -> None:
         angles = np.outer(np.arange(max_positions), frequencies(rope, head_dim))
-        self._cos = np.cos(angles).astype(np.float32)
-        self._sin = np.sin(angles).astype(np.float32)
+        self.cosines = np.cos(angles).astype(np.float32)
+        self.sines = np.sin(angles).astype(np.float32)
 
     def rotate(self, x: Floats, positions: NDArray[np.intp]) -> Floats:
         """Turn every head of `x` [n, heads, head_dim] by its row's position [n]."""
-        cos, sin = self._cos[positions, None], self._sin[positions, None]
+        cos, sin = self.cosines[positions, None], self.sines[positions, None]
         first, second = np.split(x, 2, axis=-1)
         return np.concatenate(
             (first * cos - second * sin, second * cos + first * sin), axis=-1, dtype=np.float32

@@ -53,13 +53,14 @@ def load_weights(checkpoint: Checkpoint) -> ModelWeights:
     embedding = read("model.embed_tokens.weight")
     return ModelWeights(
         embedding=embedding,
-        layers=tuple(_load_layer(checkpoint, index) for index in range(config.num_layers)),
+        layers=tuple(load_layer(checkpoint, index) for index in range(config.num_layers)),
         norm=read("model.norm.weight"),
         head=Projection(embedding) if config.tie_embeddings else _projection(read, "lm_head"),
     )
 
 
-def _load_layer(checkpoint: Checkpoint, index: int) -> LayerWeights:
+def load_layer(checkpoint: Checkpoint, index: int) -> LayerWeights:
+    """Read one layer's tensors; raises like `load_weights`."""
     config = checkpoint.config
 
     def read(name: str) -> Floats:

@@ -1,0 +1,217 @@
+// salver._native: what Python sees. Everything that reaches the core is checked here, once per call.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "isa.h"
+#include "model.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace salver {
+namespace {
+
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatsOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using IntsOut = nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void require(bool holds, const char* rule) {
+  if (!holds) throw std::invalid_argument(rule);
+}
+
+Precision precision_named(const std::string& name) {
+  if (name == "w8a16") return Precision::w8a16;
+  if (name == "w8a8") return Precision::w8a8;
+  if (name == "bf16") return Precision::bf16;
+  throw std::invalid_argument("precision is w8a16, w8a8 or bf16");
+}
+
+const float* matrix(const Floats& values, std::size_t n, std::size_t k, const char* rule) {
+  require(values.ndim() == 2 && values.shape(0) == n && values.shape(1) == k, rule);
+  return values.data();
+}
+
+const float* vector(const Floats& values, std::size_t n, const char* rule) {
+  require(values.ndim() == 1 && values.shape(0) == n, rule);
+  return values.data();
+}
+
+const float* optional_vector(const std::optional<Floats>& values, std::size_t n, const char* rule) {
+  return values ? vector(*values, n, rule) : nullptr;
+}
+
+// A model, and whether the step that its hidden states belong to was run.
+class NativeModel {
+ public:
+  NativeModel(const ModelShape& shape, const Limits& limits, const std::string& precision, const std::string& isa)
+      : model_(shape, limits, precision_named(precision), kernels_for(isa)) {}
+
+  void set_rotary(const Floats& cosines, const Floats& sines) {
+    const std::size_t half = model_.shape().head_dim / 2, positions = cosines.shape(0);
+    model_.set_rotary(matrix(cosines, positions, half, "cosines are [positions, head_dim / 2]"),
+                      matrix(sines, positions, half, "sines are [positions, head_dim / 2]"),
+                      static_cast<int>(positions));
+  }
+
+  void set_embedding(const Floats& values) {
+    const ModelShape& shape = model_.shape();
+    model_.set_embedding(matrix(values, shape.vocab, shape.hidden, "the embedding is [vocab, hidden]"));
+  }
+
+  void set_head(const Floats& values, const Floats& norm) {
+    const ModelShape& shape = model_.shape();
+    model_.set_head(matrix(values, shape.vocab, shape.hidden, "the head is [vocab, hidden]"),
+                    vector(norm, shape.hidden, "the last norm is [hidden]"));
+    has_head_ = true;
+  }
+
+  void add_layer(const Floats& input_norm, const Floats& qkv, const std::optional<Floats>& qkv_bias,
+                 const std::optional<Floats>& q_norm, const std::optional<Floats>& k_norm,
+                 const Floats& output, const Floats& post_norm, const Floats& gate_up, const Floats& down) {
+    const ModelShape& s = model_.shape();
+    require(model_.layers_given() < s.layers, "there are no more layers than the shape says");
+    const std::size_t heads = std::size_t(s.heads) * s.head_dim;
+    const std::size_t qkv_rows = heads + std::size_t(2) * s.kv_heads * s.head_dim;
+    const std::size_t gate_up_rows = (std::size_t(s.intermediate) + kLanes - 1) / kLanes * kLanes * 2;
+    LayerTensors layer;
+    layer.input_norm = vector(input_norm, s.hidden, "input_norm is [hidden]");
+    layer.qkv = matrix(qkv, qkv_rows, s.hidden, "qkv is [q + k + v, hidden]");
+    layer.qkv_bias = optional_vector(qkv_bias, qkv_rows, "qkv_bias is [q + k + v]");
+    layer.q_norm = optional_vector(q_norm, s.head_dim, "q_norm is [head_dim]");
+    layer.k_norm = optional_vector(k_norm, s.head_dim, "k_norm is [head_dim]");
+    layer.output = matrix(output, s.hidden, heads, "output is [hidden, heads * head_dim]");
+    layer.post_norm = vector(post_norm, s.hidden, "post_norm is [hidden]");
+    layer.gate_up = matrix(gate_up, gate_up_rows, s.hidden, "gate_up is [2 * padded intermediate, hidden]");
+    layer.down = matrix(down, s.hidden, s.intermediate, "down is [hidden, intermediate]");
+    const nb::gil_scoped_release released;
+    model_.add_layer(layer);
+  }
+
+  // The step's tokens through every layer, then the likeliest token of each row in `greedy_rows`.
+  void step(const Ints& token_ids, const Ints& starts, const Ints& first_positions, const Ints& table_starts,
+            const Ints& block_tables, const Ints& greedy_rows, const IntsOut& greedy_tokens) {
+    const Step step = checked_step(token_ids, starts, first_positions, table_starts, block_tables);
+    check_rows(greedy_rows, step.tokens);
+    require(greedy_tokens.shape(0) == greedy_rows.shape(0), "one greedy token per greedy row");
+    const nb::gil_scoped_release released;
+    model_.forward(step);
+    rows_ = step.tokens;
+    if (greedy_rows.shape(0) > 0) {
+      model_.argmax(greedy_rows.data(), static_cast<int>(greedy_rows.shape(0)), greedy_tokens.data());
+    }
+  }
+
+  void logits(const Ints& rows, const FloatsOut& out) {
+    check_rows(rows, rows_);
+    require(out.shape(0) == rows.shape(0) && out.shape(1) == std::size_t(model_.shape().vocab),
+            "logits are [rows, vocab]");
+    const nb::gil_scoped_release released;
+    if (rows.shape(0) > 0) model_.logits(rows.data(), static_cast<int>(rows.shape(0)), out.data());
+  }
+
+  void hidden(const FloatsOut& out) const {
+    require(out.shape(0) == std::size_t(rows_) && out.shape(1) == std::size_t(model_.shape().hidden),
+            "hidden states are [tokens of the last step, hidden]");
+    for (int row = 0; row < rows_; ++row) {
+      std::copy_n(model_.hidden(row), model_.shape().hidden, out.data() + row * out.shape(1));
+    }
+  }
+
+  void fill_pool(int byte) { model_.fill_pool(static_cast<std::uint8_t>(byte)); }
+
+ private:
+  Step checked_step(const Ints& token_ids, const Ints& starts, const Ints& first_positions,
+                    const Ints& table_starts, const Ints& block_tables) const {
+    const std::size_t sequences = first_positions.shape(0), tokens = token_ids.shape(0);
+    require(has_head_ && model_.positions() > 0 && model_.layers_given() == model_.shape().layers,
+            "every weight is set before the first step");
+    require(tokens >= 1 && tokens <= std::size_t(model_.step_tokens()), "a step has 1 to step_tokens tokens");
+    require(starts.shape(0) == sequences + 1 && table_starts.shape(0) == sequences + 1,
+            "starts and table_starts have one more entry than there are sequences");
+    for (std::size_t i = 0; i < tokens; ++i) {
+      require(token_ids.data()[i] >= 0 && token_ids.data()[i] < model_.shape().vocab, "a token id is in [0, vocab)");
+    }
+    for (std::size_t i = 0; i < block_tables.shape(0); ++i) {
+      require(block_tables.data()[i] >= 0 && block_tables.data()[i] < model_.blocks(), "a block id is in [0, blocks)");
+    }
+    Step step{token_ids.data(), static_cast<int>(tokens), {}};
+    std::int64_t next = 0;
+    for (std::size_t i = 0; i < sequences; ++i) {
+      const std::int64_t start = starts.data()[i], end = starts.data()[i + 1];
+      const std::int64_t table = table_starts.data()[i], table_end = table_starts.data()[i + 1];
+      const std::int64_t first = first_positions.data()[i], length = first + end - start;
+      require(start == next && end > start, "sequences lie end to end and have tokens");
+      require(first >= 0 && length <= model_.positions(), "positions are in the rotary table");
+      require(table >= 0 && table_end <= std::int64_t(block_tables.shape(0)) &&
+                  (table_end - table) * kBlockTokens >= length,
+              "a block table covers its sequence");
+      step.sequences.push_back({static_cast<int>(start), static_cast<int>(end), static_cast<int>(first),
+                                block_tables.data() + table});
+      next = end;
+    }
+    require(next == std::int64_t(tokens), "sequences cover all tokens");
+    return step;
+  }
+
+  void check_rows(const Ints& rows, int tokens) const {
+    require(rows.shape(0) <= std::size_t(tokens), "no more rows than the step has tokens");
+    for (std::size_t i = 0; i < rows.shape(0); ++i) {
+      require(rows.data()[i] >= 0 && rows.data()[i] < tokens, "a row is one of the last step's");
+    }
+  }
+
+  Model model_;
+  bool has_head_ = false;
+  int rows_ = 0;
+};
+
+void check_shape(const ModelShape& s, const Limits& limits) {
+  require(s.layers > 0 && s.hidden > 0 && s.intermediate > 0 && s.vocab > 0, "sizes are positive");
+  require(s.kv_heads > 0 && s.heads > 0 && s.heads % s.kv_heads == 0, "kv_heads divides heads");
+  require(s.head_dim > 0 && s.head_dim % 2 == 0 && s.head_dim <= kMaxHeadDim, "head_dim is even, at most 256");
+  require(s.hidden <= 65536 && s.intermediate <= 65536 && s.heads * s.head_dim <= 65536,
+          "a product sums at most 65536 terms");
+  require(s.window > 0 && limits.threads > 0 && limits.blocks > 0 && limits.step_tokens > 0,
+          "window, threads, blocks and step_tokens are positive");
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "The native core: a Llama-family decoder, one call per step.";
+  m.attr("BLOCK_TOKENS") = kBlockTokens;
+  m.attr("GATE_LANES") = kLanes;
+  m.def("available_isas", &available_isas, "Names of the kernel paths that run here, slowest first.");
+  nb::class_<NativeModel>(m, "Model")
+      .def(
+          "__init__",
+          [](NativeModel* self, int layers, int hidden, int heads, int kv_heads, int head_dim, int intermediate,
+             int vocab, int window, float epsilon, int threads, int blocks, int step_tokens,
+             const std::string& precision, const std::string& isa) {
+            const ModelShape shape = {layers, hidden, heads, kv_heads, head_dim, intermediate, vocab, window, epsilon};
+            const Limits limits = {threads, blocks, step_tokens};
+            check_shape(shape, limits);
+            new (self) NativeModel(shape, limits, precision, isa);
+          },
+          nb::kw_only(), "layers"_a, "hidden"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "intermediate"_a, "vocab"_a,
+          "window"_a, "epsilon"_a, "threads"_a, "blocks"_a, "step_tokens"_a, "precision"_a, "isa"_a)
+      .def("set_rotary", &NativeModel::set_rotary, "cosines"_a, "sines"_a)
+      .def("set_embedding", &NativeModel::set_embedding, "values"_a)
+      .def("set_head", &NativeModel::set_head, "values"_a, "norm"_a)
+      .def("add_layer", &NativeModel::add_layer, nb::kw_only(), "input_norm"_a, "qkv"_a, "qkv_bias"_a.none(),
+           "q_norm"_a.none(), "k_norm"_a.none(), "output"_a, "post_norm"_a, "gate_up"_a, "down"_a)
+      .def("step", &NativeModel::step, "token_ids"_a, "starts"_a, "first_positions"_a, "table_starts"_a,
+           "block_tables"_a, "greedy_rows"_a, "greedy_tokens"_a)
+      .def("logits", &NativeModel::logits, "rows"_a, "out"_a)
+      .def("hidden", &NativeModel::hidden, "out"_a)
+      .def("fill_pool", &NativeModel::fill_pool, "byte"_a);
+}
+
+}  // namespace salver

@@ -1,0 +1,90 @@
+// The inner products in portable vectors: right on every machine, fast on none.
+#pragma once
+
+#include "kernels.h"
+#include "vec.h"
+
+namespace salver {
+namespace {
+
+// Lane c of a row of a tile holds four int8 of channel c.
+SALVER_INLINE I16 add_four(I16 sum, I16 weights, const std::uint8_t* a) {
+  sum += (weights << 24 >> 24) * std::int32_t(a[0]);
+  sum += (weights << 16 >> 24) * std::int32_t(a[1]);
+  sum += (weights << 8 >> 24) * std::int32_t(a[2]);
+  return sum + (weights >> 24) * std::int32_t(a[3]);
+}
+
+[[maybe_unused]] void generic_int8_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel,
+                       int k_tiles, std::int32_t* sums) {
+  for (int row = 0; row < rows; ++row, a += stride) {
+    I16 first{}, second{};
+    const std::int8_t* tile = panel;
+    for (int kt = 0; kt < k_tiles; ++kt, tile += 2 * kTileBytes) {
+      for (int i = 0; i < 16; ++i) {
+        const std::uint8_t* four = a + kt * 64 + i * 4;
+        first = add_four(first, load_ints(tile + i * 64), four);
+        second = add_four(second, load_ints(tile + kTileBytes + i * 64), four);
+      }
+    }
+    store_ints(sums + row * kPanel, first);
+    store_ints(sums + row * kPanel + kLanes, second);
+  }
+}
+
+// The bf16 pairs of 16 lanes, as floats.
+SALVER_INLINE F16 evens(const void* p) { return reinterpret_cast<F16>(load_ints(p) << 16); }
+SALVER_INLINE F16 odds(const void* p) {
+  return reinterpret_cast<F16>(load_ints(p) & static_cast<std::int32_t>(0xffff0000));
+}
+
+SALVER_INLINE F16 add_pair(F16 sum, const void* pairs, const std::uint16_t* a) {
+  return fma(odds(pairs), splat(from_bf16(a[1])), fma(evens(pairs), splat(from_bf16(a[0])), sum));
+}
+
+[[maybe_unused]] void generic_bf16_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::uint16_t* panel,
+                       int k_tiles, float* sums) {
+  for (int row = 0; row < rows; ++row, a += stride) {
+    F16 first{}, second{};
+    const auto* value = reinterpret_cast<const std::uint16_t*>(a);
+    const std::uint16_t* tile = panel;
+    for (int kt = 0; kt < k_tiles; ++kt, tile += kTileBytes) {
+      for (int i = 0; i < 16; ++i, value += 2) {
+        first = add_pair(first, tile + i * 32, value);
+        second = add_pair(second, tile + 512 + i * 32, value);
+      }
+    }
+    store(sums + row * kPanel, first);
+    store(sums + row * kPanel + kLanes, second);
+  }
+}
+
+[[maybe_unused]] void generic_block_scores(const std::uint16_t* queries, int padded, const std::uint16_t* keys, int rows,
+                          float* scores) {
+  for (int row = 0; row < rows; ++row, queries += padded, scores += kKeyGroup) {
+    F16 first{}, second{};
+    for (int pair = 0; pair < padded / 2; ++pair) {
+      first = add_pair(first, keys + pair * 32, queries + pair * 2);
+      second = add_pair(second, keys + padded * 16 + pair * 32, queries + pair * 2);
+    }
+    store(scores, first);
+    store(scores + kLanes, second);
+  }
+}
+
+[[maybe_unused]] void generic_mix_block(const std::uint16_t* weights, const std::uint16_t* values, int padded, int rows,
+                       float* mixed) {
+  for (int row = 0; row < rows; ++row, weights += kKeyGroup, mixed += padded) {
+    for (int d = 0; d < padded; d += kLanes) {
+      F16 sum = load(mixed + d);
+      const std::uint16_t* tile = values + d * kBlockTokens;
+      for (int pair = 0; pair < kBlockTokens / 2; ++pair) {
+        sum = add_pair(sum, tile + pair * 32, weights + pair * 2);
+      }
+      store(mixed + d, sum);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace salver

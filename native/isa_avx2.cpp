@@ -1,0 +1,24 @@
+// AVX2 and FMA: the portable text in 256-bit registers.
+#include "generic.h"
+
+namespace salver {
+namespace {
+constexpr auto int8_sums = generic_int8_sums;
+constexpr auto bf16_sums = generic_bf16_sums;
+constexpr auto block_scores = generic_block_scores;
+constexpr auto mix_block = generic_mix_block;
+}  // namespace
+}  // namespace salver
+
+#include "attention.h"
+#include "float_mode.h"
+#include "gemm.h"
+#include "norm_rope_act.h"
+
+namespace salver {
+
+extern const Kernels kAvx2Kernels;
+const Kernels kAvx2Kernels = {"avx2",   enter_float_mode, leave_float_mode, norm_row,
+                                encode_row, product,          place_heads,      attend, best_of};
+
+}  // namespace salver

@@ -1,0 +1,112 @@
+// What one instruction set's kernels offer, and the layouts that all of them share.
+//
+// Law 3 rests on this file's promises: a row of a product, an attention row and a norm are functions
+// of that row and the model alone, whatever other rows a call holds. Integer sums are exact, so
+// they may come from any instruction; everything in floating point has one order per row.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace salver {
+
+constexpr int kLanes = 16;        // floats per vector, on every path
+constexpr int kPanel = 32;        // output channels of a weight panel: two tile columns
+constexpr int kTileRows = 32;     // activation rows of one product
+constexpr int kTileBytes = 1024;  // 16 rows of 64 bytes
+constexpr int kBlockTokens = 32;  // tokens of a KV block
+constexpr int kKeyGroup = 128;    // keys per softmax rescaling, at absolute multiples
+constexpr int kQueryRows = 16;
+constexpr int kMaxHeadDim = 256;
+
+// How an activation row is written for a product.
+enum class Encoding {
+  one_byte,   // u8 = round(x / scale) + 128: one row per token
+  two_bytes,  // u16 = round(x / scale) + 32768, its high and its low bytes in two rows per token
+  bf16,       // one row per token
+};
+
+// Weights [n, k] in panels of 32 channels. A panel is a run of tile pairs along k; a tile holds 16
+// channels x 64 int8 (or 32 bf16) of k, four bytes of one channel side by side, which is at once an
+// AMX operand and a VNNI one. Channels and k are padded with zeros.
+struct PackedMatrix {
+  const std::uint8_t* data = nullptr;
+  const float* scale = nullptr;        // [panels * 32], int8 only
+  const std::int32_t* offset = nullptr;  // [panels * 32]: -128 * sum of a channel's weights
+  const float* bias = nullptr;         // [panels * 32]
+  int panels = 0;
+  int k_tiles = 0;
+  bool is_int8 = true;
+
+  std::size_t panel_bytes() const { return std::size_t(k_tiles) * 2 * kTileBytes; }
+  const std::uint8_t* panel(int index) const { return data + index * panel_bytes(); }
+};
+
+// Rows for a product: `stride` bytes apart, readable up to the next multiple of kTileRows.
+struct EncodedRows {
+  const std::uint8_t* data;
+  std::size_t stride;
+  const float* scale;  // [tokens]
+  int tokens;
+  Encoding encoding;
+};
+
+// What becomes of a product's element.
+enum class Epilogue {
+  store,
+  add,     // to what is there: the residual stream
+  swiglu,  // a panel is 16 gates and their 16 ups: silu(gate) * up, 16 columns per panel
+};
+
+struct Destination {
+  float* data;
+  std::size_t stride;  // floats per token
+  Epilogue epilogue;
+};
+
+// One query tile against one sequence's keys and values of one KV head.
+struct AttentionTask {
+  const std::uint16_t* queries;  // of the sequence's first token in this step and the head's group
+  std::size_t token_stride;      // elements between two tokens' queries
+  int padded_dim;                // elements between two heads' queries; a multiple of 32
+  int group;                     // query heads per KV head
+  int first_row, rows;           // of (token, head in group) pairs; rows <= kQueryRows
+  int first_position;            // of the sequence's first token in this step
+  int window;                    // keys visible, the current one included
+  float scale;                   // of a score
+  const std::uint8_t* pool;      // this layer and KV head in block 0: keys, then values
+  std::size_t block_stride;      // bytes
+  const std::int32_t* block_table;
+  float* out;                    // of the sequence's first token and the head's group
+  std::size_t out_stride;        // floats between two tokens
+  int head_dim;
+};
+
+// One token's projections, to be turned, normed and put where attention reads them.
+struct HeadsTask {
+  float* projections;  // [q | k | v], overwritten
+  const float *q_norm, *k_norm;  // [head_dim] or null
+  const float *cosines, *sines;  // [head_dim / 2] of the token's position
+  int heads, kv_heads, head_dim, padded_dim;
+  float epsilon;
+  std::uint16_t* queries;  // [heads, padded_dim]
+  std::uint8_t* block;     // this layer's part of the token's block
+  int slot;
+  int clear_from;  // value slots [clear_from, 32) hold another sequence's leavings: zero them
+};
+
+struct Kernels {
+  const char* isa;
+  void (*enter)();  // once per thread before any other call
+  void (*leave)();
+  void (*norm)(const float* x, const float* weight, float epsilon, int size, float* out);
+  // Encode `x` [size] into its one or two rows; returns the scale. NaN and infinity make it NaN.
+  float (*encode)(const float* x, int size, Encoding encoding, std::uint8_t* rows, std::size_t stride);
+  void (*product)(const PackedMatrix&, const EncodedRows&, const Destination&, int first_panel, int end_panel);
+  void (*heads)(const HeadsTask&);
+  void (*attend)(const AttentionTask&);
+  // Index of the largest of `x` [size], the lowest where equal; -1 where one is not finite.
+  int (*best)(const float* x, int size);
+};
+
+}  // namespace salver

@@ -1,0 +1,368 @@
+#include "model.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace salver {
+namespace {
+
+constexpr int kRowsFrom = 64;      // tokens from which a step is split by rows
+constexpr int kRowsPerBlock = 128;  // one member's rows at once: their activations stay in its cache
+constexpr int kRowsPerTask = 4;
+constexpr int kSerialRows = 4;     // fewer rows cost less than telling the pool of them
+constexpr int kHeadPanels = 8;     // of one task over the vocabulary
+constexpr int kHeadRows = 64;      // logits of a task that exist at once
+
+std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+Encoding encoding_of(Precision precision) {
+  switch (precision) {
+    case Precision::w8a16: return Encoding::two_bytes;
+    case Precision::w8a8: return Encoding::one_byte;
+    case Precision::bf16: return Encoding::bf16;
+  }
+  throw std::invalid_argument("no such precision");
+}
+
+// The calling thread computes with the kernels' own mode while this lives.
+class Entered {
+ public:
+  explicit Entered(const Kernels& kernels) : kernels_(kernels) { kernels_.enter(); }
+  ~Entered() { kernels_.leave(); }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+
+ private:
+  const Kernels& kernels_;
+};
+
+}  // namespace
+
+Model::Model(const ModelShape& shape, const Limits& limits, Precision precision, const Kernels& kernels)
+    : shape_(shape),
+      limits_(limits),
+      precision_(precision),
+      kernels_(kernels),
+      pool_(limits.threads, {kernels.enter, kernels.leave}),
+      encoding_(encoding_of(precision)),
+      rows_per_token_(encoding_ == Encoding::two_bytes ? 2 : 1),
+      padded_dim_(static_cast<int>(round_up(shape.head_dim, 32))),
+      hidden_stride_(round_up(shape.hidden, kPanel)),
+      heads_stride_(round_up((shape.heads + 2 * shape.kv_heads) * shape.head_dim, kPanel)),
+      mixed_stride_(round_up(shape.heads * shape.head_dim, kPanel)),
+      gated_stride_(round_up(shape.intermediate, kPanel)) {
+  const std::size_t widest = std::max({hidden_stride_, mixed_stride_, gated_stride_});
+  encoded_stride_ = round_up(widest * (encoding_ == Encoding::bf16 ? 2 : 1), 64);
+  if (encoded_stride_ % 1024 == 0) encoded_stride_ += 64;  // rows in other cache sets
+  head_block_bytes_ = std::size_t(4) * kBlockTokens * padded_dim_;
+  block_stride_ = head_block_bytes_ * shape.kv_heads;
+  layer_block_bytes_ = block_stride_ * limits.blocks;
+
+  const std::size_t tokens = round_up(limits.step_tokens, kTileRows);
+  hidden_ = Buffer(tokens * hidden_stride_ * sizeof(float));
+  projections_ = Buffer(tokens * heads_stride_ * sizeof(float));
+  mixed_ = Buffer(tokens * mixed_stride_ * sizeof(float));
+  gated_ = Buffer(tokens * gated_stride_ * sizeof(float));
+  encoded_ = Buffer((tokens * rows_per_token_ + kTileRows) * encoded_stride_);
+  scales_ = Buffer(tokens * sizeof(float));
+  queries_ = Buffer(tokens * shape.heads * padded_dim_ * sizeof(std::uint16_t));
+  scratch_ = Buffer(limits.threads * scratch_floats() * sizeof(float));
+  kv_ = Buffer(layer_block_bytes_ * shape.layers);
+}
+
+std::size_t Model::scratch_floats() const {
+  return std::max(hidden_stride_, std::size_t(kHeadRows) * kHeadPanels * kPanel);
+}
+
+std::vector<float> Model::padded(const float* values, int size) const {
+  std::vector<float> result(round_up(size, kPanel));
+  if (values) std::copy_n(values, size, result.begin());
+  return result;
+}
+
+void Model::set_rotary(const float* cosines, const float* sines, int positions) {
+  const std::size_t count = std::size_t(positions) * (shape_.head_dim / 2);
+  cosines_.assign(cosines, cosines + count);
+  sines_.assign(sines, sines + count);
+  positions_ = positions;
+}
+
+void Model::set_embedding(const float* values) {
+  const std::size_t count = std::size_t(shape_.vocab) * shape_.hidden;
+  embedding_ = Buffer(count * sizeof(std::uint16_t));
+  std::transform(values, values + count, embedding_.as<std::uint16_t>(), rounded_to_bf16);
+}
+
+void Model::set_head(const float* values, const float* norm) {
+  final_norm_ = padded(norm, shape_.hidden);
+  head_ = Weights(values, shape_.vocab, shape_.hidden, nullptr, precision_ != Precision::bf16);
+}
+
+void Model::add_layer(const LayerTensors& from) {
+  const bool int8 = precision_ != Precision::bf16;
+  const int hidden = shape_.hidden, mixed = shape_.heads * shape_.head_dim;
+  const int gate_up = 2 * static_cast<int>(round_up(shape_.intermediate, kLanes));
+  Layer layer;
+  layer.input_norm = padded(from.input_norm, hidden);
+  layer.post_norm = padded(from.post_norm, hidden);
+  if (from.q_norm) layer.q_norm.assign(from.q_norm, from.q_norm + shape_.head_dim);
+  if (from.k_norm) layer.k_norm.assign(from.k_norm, from.k_norm + shape_.head_dim);
+  layer.qkv = Weights(from.qkv, mixed + 2 * shape_.kv_heads * shape_.head_dim, hidden, from.qkv_bias, int8);
+  layer.output = Weights(from.output, hidden, mixed, nullptr, int8);
+  layer.gate_up = Weights(from.gate_up, gate_up, hidden, nullptr, int8);
+  layer.down = Weights(from.down, hidden, shape_.intermediate, nullptr, int8);
+  layers_.push_back(std::move(layer));
+}
+
+void Model::fill_pool(std::uint8_t byte) {
+  std::fill_n(kv_.as<std::uint8_t>(), kv_.bytes(), byte);
+}
+
+void Model::forward(const Step& step) {
+  const Entered entered(kernels_);
+  lay_out(step);
+  each_row([&](int row, int) { embed(step, row); });
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    if (tokens_ >= kRowsFrom) {
+      run_layer_by_rows(layer);
+    } else {
+      run_layer_by_channels(layer);
+    }
+  }
+}
+
+void Model::lay_out(const Step& step) {
+  tokens_ = step.tokens;
+  sequences_ = step.sequences;
+  places_.resize(tokens_);
+  tiles_.clear();
+  const int group = shape_.heads / shape_.kv_heads;
+  for (const Sequence& sequence : sequences_) {
+    const int end_position = sequence.first_position + sequence.end - sequence.start;
+    for (int row = sequence.start; row < sequence.end; ++row) {
+      const int position = sequence.first_position + row - sequence.start;
+      const int slot = position % kBlockTokens;
+      // Whoever writes a block's first slot clears those that this step does not write.
+      const int written = std::min(kBlockTokens, end_position - (position - slot));
+      places_[row] = {position, sequence.blocks[position / kBlockTokens], slot,
+                      slot == 0 ? written : kBlockTokens};
+    }
+    const int rows = (sequence.end - sequence.start) * group;
+    for (int head = 0; head < shape_.kv_heads; ++head) {
+      for (int row = 0; row < rows; row += kQueryRows) {
+        tiles_.push_back({&sequence, head, row, std::min(kQueryRows, rows - row)});
+      }
+    }
+  }
+}
+
+void Model::embed(const Step& step, int row) {
+  const auto* from = embedding_.as<std::uint16_t>() + std::size_t(step.token_ids[row]) * shape_.hidden;
+  float* to = hidden_.as<float>() + row * hidden_stride_;
+  for (int i = 0; i < shape_.hidden; ++i) {
+    to[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(from[i]) << 16);
+  }
+}
+
+template <typename Body>
+void Model::each_row(const Body& body) {
+  if (tokens_ < kSerialRows) {
+    for (int row = 0; row < tokens_; ++row) body(row, 0);
+    return;
+  }
+  pool_.each(ceil_div(tokens_, kRowsPerTask), [&](int task, int member) {
+    const int end = std::min(tokens_, (task + 1) * kRowsPerTask);
+    for (int row = task * kRowsPerTask; row < end; ++row) body(row, member);
+  });
+}
+
+void Model::run_layer_by_channels(int index) {
+  const Layer& layer = layers_[index];
+  const int mixed = shape_.heads * shape_.head_dim;
+  each_row([&](int row, int member) { encode_normed(layer.input_norm.data(), row, member); });
+  multiply_all(layer.qkv, projections());
+  each_row([&](int row, int) { place_heads(index, row); });
+  pool_.each(tiles(), [&](int tile, int) { attend(index, tiles_[tile]); });
+  each_row([&](int row, int) { encode_plain(mixed_, mixed_stride_, mixed, row); });
+  multiply_all(layer.output, residual());
+  each_row([&](int row, int member) { encode_normed(layer.post_norm.data(), row, member); });
+  multiply_all(layer.gate_up, gated());
+  each_row([&](int row, int) { encode_plain(gated_, gated_stride_, shape_.intermediate, row); });
+  multiply_all(layer.down, residual());
+}
+
+void Model::run_layer_by_rows(int index) {
+  const Layer& layer = layers_[index];
+  const int members = pool_.members(), mixed = shape_.heads * shape_.head_dim;
+  const int rounds = ceil_div(tokens_, members * kRowsPerBlock);
+  const int size = static_cast<int>(round_up(ceil_div(tokens_, members * rounds), kTileRows));
+  const auto each_block = [&](const auto& body) {
+    pool_.each(ceil_div(tokens_, size), [&](int block, int member) {
+      body(block * size, std::min(size, tokens_ - block * size), member);
+    });
+  };
+  each_block([&](int first, int count, int member) {
+    for (int row = first; row < first + count; ++row) encode_normed(layer.input_norm.data(), row, member);
+    multiply(layer.qkv, first, count, projections(), 0, layer.qkv.panels());
+    for (int row = first; row < first + count; ++row) place_heads(index, row);
+  });
+  pool_.each(tiles(), [&](int tile, int) { attend(index, tiles_[tile]); });
+  each_block([&](int first, int count, int member) {
+    for (int row = first; row < first + count; ++row) encode_plain(mixed_, mixed_stride_, mixed, row);
+    multiply(layer.output, first, count, residual(), 0, layer.output.panels());
+    for (int row = first; row < first + count; ++row) encode_normed(layer.post_norm.data(), row, member);
+    multiply(layer.gate_up, first, count, gated(), 0, layer.gate_up.panels());
+    for (int row = first; row < first + count; ++row) {
+      encode_plain(gated_, gated_stride_, shape_.intermediate, row);
+    }
+    multiply(layer.down, first, count, residual(), 0, layer.down.panels());
+  });
+}
+
+Destination Model::projections() const {
+  return {projections_.as<float>(), heads_stride_, Epilogue::store};
+}
+
+Destination Model::residual() const { return {hidden_.as<float>(), hidden_stride_, Epilogue::add}; }
+
+Destination Model::gated() const { return {gated_.as<float>(), gated_stride_, Epilogue::swiglu}; }
+
+void Model::encode_hidden(const float* norm, int hidden_row, int row, int member) {
+  float* normed = scratch_.as<float>() + member * scratch_floats();
+  kernels_.norm(hidden(hidden_row), norm, shape_.epsilon, shape_.hidden, normed);
+  std::uint8_t* to = encoded_.as<std::uint8_t>() + std::size_t(row) * rows_per_token_ * encoded_stride_;
+  scales_.as<float>()[row] = kernels_.encode(normed, shape_.hidden, encoding_, to, encoded_stride_);
+}
+
+void Model::encode_normed(const float* norm, int row, int member) {
+  encode_hidden(norm, row, row, member);
+}
+
+void Model::encode_plain(const Buffer& source, std::size_t stride, int size, int row) {
+  std::uint8_t* to = encoded_.as<std::uint8_t>() + std::size_t(row) * rows_per_token_ * encoded_stride_;
+  scales_.as<float>()[row] =
+      kernels_.encode(source.as<float>() + row * stride, size, encoding_, to, encoded_stride_);
+}
+
+void Model::place_heads(int index, int row) {
+  const Layer& layer = layers_[index];
+  const Place& place = places_[row];
+  const std::size_t angle = std::size_t(place.position) * (shape_.head_dim / 2);
+  HeadsTask task;
+  task.projections = projections_.as<float>() + row * heads_stride_;
+  task.q_norm = layer.q_norm.empty() ? nullptr : layer.q_norm.data();
+  task.k_norm = layer.k_norm.empty() ? nullptr : layer.k_norm.data();
+  task.cosines = cosines_.data() + angle;
+  task.sines = sines_.data() + angle;
+  task.heads = shape_.heads;
+  task.kv_heads = shape_.kv_heads;
+  task.head_dim = shape_.head_dim;
+  task.padded_dim = padded_dim_;
+  task.epsilon = shape_.epsilon;
+  task.queries = queries_.as<std::uint16_t>() + std::size_t(row) * shape_.heads * padded_dim_;
+  task.block = kv_.as<std::uint8_t>() + index * layer_block_bytes_ + place.block * block_stride_;
+  task.slot = place.slot;
+  task.clear_from = place.clear_from;
+  kernels_.heads(task);
+}
+
+void Model::attend(int index, const Tile& tile) {
+  const Sequence& sequence = *tile.sequence;
+  const int group = shape_.heads / shape_.kv_heads;
+  AttentionTask task;
+  task.token_stride = std::size_t(shape_.heads) * padded_dim_;
+  task.queries = queries_.as<std::uint16_t>() + sequence.start * task.token_stride +
+                 tile.kv_head * group * padded_dim_;
+  task.padded_dim = padded_dim_;
+  task.group = group;
+  task.first_row = tile.first_row;
+  task.rows = tile.rows;
+  task.first_position = sequence.first_position;
+  task.window = shape_.window;
+  task.scale = 1.0F / __builtin_sqrtf(static_cast<float>(shape_.head_dim));
+  task.pool = kv_.as<std::uint8_t>() + index * layer_block_bytes_ + tile.kv_head * head_block_bytes_;
+  task.block_stride = block_stride_;
+  task.block_table = sequence.blocks;
+  task.out = mixed_.as<float>() + sequence.start * mixed_stride_ + tile.kv_head * group * shape_.head_dim;
+  task.out_stride = mixed_stride_;
+  task.head_dim = shape_.head_dim;
+  kernels_.attend(task);
+}
+
+void Model::multiply(const Weights& weights, int first, int tokens, const Destination& to,
+                     int first_panel, int end_panel) {
+  const EncodedRows rows = {
+      encoded_.as<std::uint8_t>() + std::size_t(first) * rows_per_token_ * encoded_stride_,
+      encoded_stride_, scales_.as<float>() + first, tokens, encoding_};
+  const Destination from_first = {to.data + first * to.stride, to.stride, to.epilogue};
+  kernels_.product(weights.view(), rows, from_first, first_panel, end_panel);
+}
+
+void Model::multiply_all(const Weights& weights, const Destination& to) {
+  pool_.each(weights.panels(), [&](int panel, int) { multiply(weights, 0, tokens_, to, panel, panel + 1); });
+}
+
+// Calls take(task, first_row, rows, first_channel, channels, logits) for pieces of the logits of
+// `count` rows; `logits` has kHeadPanels * kPanel floats per row.
+template <typename Take>
+void Model::head_panels(const std::int32_t* rows, int count, const Take& take) {
+  const Entered entered(kernels_);
+  pool_.each(count, [&](int i, int member) { encode_hidden(final_norm_.data(), rows[i], i, member); });
+  constexpr int kChannels = kHeadPanels * kPanel;
+  pool_.each(head_tasks(), [&](int task, int member) {
+    const int first_panel = task * kHeadPanels;
+    const int end_panel = std::min(head_.panels(), first_panel + kHeadPanels);
+    float* logits = scratch_.as<float>() + member * scratch_floats();
+    for (int first = 0; first < count; first += kHeadRows) {
+      const int some = std::min(kHeadRows, count - first);
+      // The product counts columns from the matrix's first; this piece begins at first_panel.
+      PackedMatrix piece = head_.view();
+      piece.data = piece.panel(first_panel);
+      piece.scale += first_panel * kPanel;
+      piece.offset += first_panel * kPanel;
+      piece.bias += first_panel * kPanel;
+      const EncodedRows encoded = {
+          encoded_.as<std::uint8_t>() + std::size_t(first) * rows_per_token_ * encoded_stride_,
+          encoded_stride_, scales_.as<float>() + first, some, encoding_};
+      kernels_.product(piece, encoded, {logits, kChannels, Epilogue::store}, 0, end_panel - first_panel);
+      const int channels = std::min(kChannels, shape_.vocab - first_panel * kPanel);
+      take(task, first, some, first_panel * kPanel, channels, logits);
+    }
+  });
+}
+
+int Model::head_tasks() const { return ceil_div(head_.panels(), kHeadPanels); }
+
+void Model::argmax(const std::int32_t* rows, int count, std::int32_t* tokens) {
+  struct Best {
+    float logit;
+    std::int32_t token;
+  };
+  std::vector<Best> found(std::size_t(head_tasks()) * count);
+  head_panels(rows, count, [&](int task, int first, int some, int channel, int channels, const float* logits) {
+    for (int i = 0; i < some; ++i) {
+      const float* row = logits + i * kHeadPanels * kPanel;
+      const int best = kernels_.best(row, channels);
+      found[std::size_t(task) * count + first + i] = {best < 0 ? 0 : row[best], best < 0 ? -1 : channel + best};
+    }
+  });
+  for (int i = 0; i < count; ++i) {
+    Best best = found[i];
+    for (int task = 1; task < head_tasks() && best.token >= 0; ++task) {
+      const Best& other = found[std::size_t(task) * count + i];
+      if (other.token < 0 || other.logit > best.logit) best = other;
+    }
+    tokens[i] = best.token;
+  }
+}
+
+void Model::logits(const std::int32_t* rows, int count, float* out) {
+  head_panels(rows, count, [&](int, int first, int some, int channel, int channels, const float* logits) {
+    for (int i = 0; i < some; ++i) {
+      std::copy_n(logits + i * kHeadPanels * kPanel, channels, out + std::size_t(first + i) * shape_.vocab + channel);
+    }
+  });
+}
+
+}  // namespace salver

@@ -1,0 +1,140 @@
+// A Llama-family decoder over a paged KV pool, one call per step.
+//
+// A step is one flat list of tokens from many sequences. Few tokens are split by output channels:
+// the members of the pool stream disjoint weights, which is what bounds such a step. Many tokens are
+// split by rows: each member carries its rows through a layer while they are in its cache. Both
+// orders do the same arithmetic per row, so a row's bits do not depend on which was taken (law 3).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "buffer.h"
+#include "kernels.h"
+#include "pack.h"
+#include "threads.h"
+
+namespace salver {
+
+enum class Precision { w8a16, w8a8, bf16 };
+
+struct ModelShape {
+  int layers, hidden, heads, kv_heads, head_dim, intermediate, vocab;
+  int window;  // keys visible, the current one included
+  float epsilon;
+};
+
+struct Limits {
+  int threads, blocks, step_tokens;
+};
+
+// Matrices [n, k] row-major. `gate_up` has gates and ups in turns of 16 rows, padded with zeros.
+struct LayerTensors {
+  const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *output, *post_norm, *gate_up, *down;
+};
+
+struct Sequence {
+  int start, end;  // of the step's flat tokens
+  int first_position;
+  const std::int32_t* blocks;
+};
+
+struct Step {
+  const std::int32_t* token_ids;
+  int tokens;
+  std::vector<Sequence> sequences;
+};
+
+class Model {
+ public:
+  Model(const ModelShape&, const Limits&, Precision, const Kernels&);
+
+  const ModelShape& shape() const { return shape_; }
+  int step_tokens() const { return limits_.step_tokens; }
+  int blocks() const { return limits_.blocks; }
+
+  // Rotary tables are [positions, head_dim / 2].
+  void set_rotary(const float* cosines, const float* sines, int positions);
+  void set_embedding(const float* values);
+  void set_head(const float* values, const float* norm);
+  void add_layer(const LayerTensors&);
+  int positions() const { return positions_; }
+  int layers_given() const { return static_cast<int>(layers_.size()); }
+  void fill_pool(std::uint8_t byte);
+
+  // Computes every layer for the step's tokens; their hidden states stay here until the next step.
+  void forward(const Step&);
+  const float* hidden(int row) const { return hidden_.as<float>() + row * hidden_stride_; }
+
+  // The largest logit's token of each row of the last step, the lowest id where equal; -1 where a
+  // logit is not finite.
+  void argmax(const std::int32_t* rows, int count, std::int32_t* tokens);
+  // [count, vocab] of rows of the last step.
+  void logits(const std::int32_t* rows, int count, float* out);
+
+ private:
+  struct Layer {
+    std::vector<float> input_norm, q_norm, k_norm, post_norm;
+    Weights qkv, output, gate_up, down;
+  };
+  // What a token's KV is written by.
+  struct Place {
+    std::int32_t position, block, slot, clear_from;
+  };
+  struct Tile {
+    const Sequence* sequence;
+    int kv_head, first_row, rows;
+  };
+
+  std::vector<float> padded(const float* values, int size) const;
+  void lay_out(const Step&);
+  void embed(const Step&, int row);
+  void run_layer(int index);
+  void run_layer_by_rows(int index);
+  void run_layer_by_channels(int index);
+  template <typename Body>
+  void each_row(const Body& body);
+
+  void encode_hidden(const float* norm, int hidden_row, int row, int member);
+  void encode_normed(const float* norm, int row, int member);
+  void encode_plain(const Buffer& source, std::size_t stride, int size, int row);
+  void place_heads(int layer, int row);
+  void attend(int layer, const Tile& tile);
+  Destination projections() const;
+  Destination residual() const;
+  Destination gated() const;
+  int tiles() const { return static_cast<int>(tiles_.size()); }
+  int head_tasks() const;
+  std::size_t scratch_floats() const;
+  void multiply(const Weights&, int first, int tokens, const Destination&, int first_panel, int end_panel);
+  void multiply_all(const Weights&, const Destination&);
+  template <typename Take>
+  void head_panels(const std::int32_t* rows, int count, const Take& take);
+
+  ModelShape shape_;
+  Limits limits_;
+  Precision precision_;
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  Encoding encoding_;
+  int rows_per_token_;
+  int padded_dim_, positions_ = 0;
+  std::size_t hidden_stride_, heads_stride_, mixed_stride_, gated_stride_, encoded_stride_;
+  std::size_t head_block_bytes_, layer_block_bytes_, block_stride_;
+
+  std::vector<float> cosines_, sines_;
+  Buffer embedding_;  // bf16 [vocab, hidden]
+  std::vector<float> final_norm_;
+  Weights head_;
+  std::vector<Layer> layers_;
+  Buffer kv_;  // [layer][block][kv head][keys, values]
+
+  int tokens_ = 0;
+  std::vector<Sequence> sequences_;
+  std::vector<Place> places_;
+  std::vector<Tile> tiles_;
+  Buffer hidden_, projections_, mixed_, gated_, encoded_, scales_, queries_, scratch_;
+};
+
+}  // namespace salver

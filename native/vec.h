@@ -1,0 +1,117 @@
+// Sixteen lanes in GCC's vector extension: one text for every instruction set, each compiling it
+// to its own registers. Anonymous, since every file that includes this is built with other flags.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace salver {
+namespace {
+
+using F16 = float __attribute__((vector_size(64)));
+using I16 = std::int32_t __attribute__((vector_size(64)));
+using U16 = std::uint32_t __attribute__((vector_size(64)));
+using LooseF16 = float __attribute__((vector_size(64), aligned(4), may_alias));
+using LooseI16 = std::int32_t __attribute__((vector_size(64), aligned(1), may_alias));
+using B16 = std::uint8_t __attribute__((vector_size(16)));
+using LooseB16 = std::uint8_t __attribute__((vector_size(16), aligned(1), may_alias));
+using H16 = std::uint16_t __attribute__((vector_size(32)));
+using LooseH16 = std::uint16_t __attribute__((vector_size(32), aligned(2), may_alias));
+
+#define SALVER_INLINE inline __attribute__((always_inline))
+
+SALVER_INLINE F16 load(const float* p) { return *reinterpret_cast<const LooseF16*>(p); }
+SALVER_INLINE void store(float* p, F16 x) { *reinterpret_cast<LooseF16*>(p) = x; }
+SALVER_INLINE I16 load_ints(const void* p) { return *reinterpret_cast<const LooseI16*>(p); }
+SALVER_INLINE void store_ints(void* p, I16 x) { *reinterpret_cast<LooseI16*>(p) = x; }
+SALVER_INLINE F16 splat(float x) { return F16{} + x; }
+SALVER_INLINE F16 to_float(I16 x) { return __builtin_convertvector(x, F16); }
+
+SALVER_INLINE F16 fma(F16 a, F16 b, F16 c) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<F16>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a),
+                                               reinterpret_cast<__m512>(b),
+                                               reinterpret_cast<__m512>(c)));
+#else
+  return a * b + c;
+#endif
+}
+
+// The larger of each; `b` where `a` is NaN.
+SALVER_INLINE F16 larger(F16 a, F16 b) { return a > b ? a : b; }
+
+SALVER_INLINE float sum(F16 x) {
+  alignas(64) float lane[16];
+  store(lane, x);
+  for (int width = 8; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  }
+  return lane[0];
+}
+
+SALVER_INLINE float largest(F16 x) {
+  alignas(64) float lane[16];
+  store(lane, x);
+  for (int width = 8; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
+  }
+  return lane[0];
+}
+
+// To the nearest integer, halves to even, for |x| below 2^22: adding 1.5 * 2^23 leaves it in the
+// low bits.
+SALVER_INLINE I16 round_to_int(F16 x) {
+  constexpr float kShift = 12582912.0F;
+  return reinterpret_cast<I16>(x + kShift) - 0x4B400000;
+}
+
+// e^x to about 1 ulp for x in [-87, 88]; 0 below, infinity above, NaN kept; exactly 1 at 0.
+// Cephes' split of ln 2 and a minimax polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
+SALVER_INLINE F16 exp(F16 x) {
+  const F16 clamped = x < -88.0F ? splat(-88.0F) : (x > 88.5F ? splat(88.5F) : x);
+  const I16 power = round_to_int(clamped * 1.44269504F);
+  const F16 n = to_float(power);
+  F16 r = fma(n, splat(-0.693359375F), clamped);
+  r = fma(n, splat(2.12194440e-4F), r);
+  F16 p = splat(1.9875691500e-4F);
+  p = fma(p, r, splat(1.3981999507e-3F));
+  p = fma(p, r, splat(8.3334519073e-3F));
+  p = fma(p, r, splat(4.1665795894e-2F));
+  p = fma(p, r, splat(1.6666665459e-1F));
+  p = fma(p, r, splat(5.0000001201e-1F));
+  p = fma(p, r * r, r) + 1.0F;
+  const I16 half = power >> 1;  // in two factors, since 2^128 alone is no float
+  const F16 low = reinterpret_cast<F16>((half + 127) << 23);
+  const F16 high = reinterpret_cast<F16>((power - half + 127) << 23);
+  p = p * low * high;
+  p = x < -88.0F ? splat(0.0F) : p;
+  return x != x ? x : p;
+}
+
+SALVER_INLINE std::uint16_t to_bf16(float x) {
+  const auto bits = __builtin_bit_cast(std::uint32_t, x);
+  if (x != x) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
+  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+SALVER_INLINE float from_bf16(std::uint16_t x) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x) << 16);
+}
+
+// Round to nearest even; NaN stays NaN.
+SALVER_INLINE H16 to_bf16(F16 x) {
+  const U16 bits = reinterpret_cast<U16>(x);
+  const U16 rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const U16 nan = bits >> 16 | 0x40;
+  return __builtin_convertvector(x != x ? nan : rounded, H16);
+}
+
+SALVER_INLINE void store_bf16(std::uint16_t* p, F16 x) {
+  *reinterpret_cast<LooseH16*>(p) = to_bf16(x);
+}
+
+}  // namespace
+}  // namespace salver

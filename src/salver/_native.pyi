@@ -1,0 +1,59 @@
+"""The native core (see `native/`): a Llama-family decoder, one call per step."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_TOKENS: int
+GATE_LANES: int
+
+def available_isas() -> list[str]:
+    """Names of the kernel paths that run here, slowest first."""
+
+class Model:
+    def __init__(
+        self,
+        *,
+        layers: int,
+        hidden: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        intermediate: int,
+        vocab: int,
+        window: int,
+        epsilon: float,
+        threads: int,
+        blocks: int,
+        step_tokens: int,
+        precision: str,
+        isa: str,
+    ) -> None: ...
+    def set_rotary(self, cosines: NDArray[np.float32], sines: NDArray[np.float32]) -> None: ...
+    def set_embedding(self, values: NDArray[np.float32]) -> None: ...
+    def set_head(self, values: NDArray[np.float32], norm: NDArray[np.float32]) -> None: ...
+    def add_layer(
+        self,
+        *,
+        input_norm: NDArray[np.float32],
+        qkv: NDArray[np.float32],
+        qkv_bias: NDArray[np.float32] | None,
+        q_norm: NDArray[np.float32] | None,
+        k_norm: NDArray[np.float32] | None,
+        output: NDArray[np.float32],
+        post_norm: NDArray[np.float32],
+        gate_up: NDArray[np.float32],
+        down: NDArray[np.float32],
+    ) -> None: ...
+    def step(
+        self,
+        token_ids: NDArray[np.int32],
+        starts: NDArray[np.int32],
+        first_positions: NDArray[np.int32],
+        table_starts: NDArray[np.int32],
+        block_tables: NDArray[np.int32],
+        greedy_rows: NDArray[np.int32],
+        greedy_tokens: NDArray[np.int32],
+    ) -> None: ...
+    def logits(self, rows: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
+    def hidden(self, out: NDArray[np.float32]) -> None: ...
+    def fill_pool(self, byte: int) -> None: ...

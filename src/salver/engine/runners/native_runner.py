@@ -1,0 +1,145 @@
+"""The native core as a `ModelRunner`: one call per step, the GIL released.
+
+Plain greedy rows get their token inside the core. Rows that ask for more (a temperature, penalties,
+log-probabilities) get their logits, and `engine/sampling.py` draws from them.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from salver import _native
+from salver.contract import TokenLogprobs
+from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
+from salver.engine.runners.linear import Floats
+from salver.engine.runners.native_weights import give_weights
+from salver.engine.runners.read_out import read_out
+from salver.models.checkpoint import Checkpoint
+from salver.models.config import ModelConfig
+
+Ints = NDArray[np.int32]
+
+NO_WINDOW = 2**30  # keys visible to a query where the model has no sliding window
+
+
+class NativeRunner:
+    """A `ModelRunner` on `salver._native`. Not thread-safe: one step at a time.
+
+    Args:
+        checkpoint: read once, here; not kept.
+        num_blocks: blocks in the KV pool, of BLOCK_TOKENS tokens in bf16.
+        max_batch_tokens: the most a step may hold.
+        precision: `w8a16`, `w8a8` or `bf16`.
+        threads: how many compute a step together; bits do not depend on it.
+        isa: a path of `_native.available_isas()`; None takes the fastest.
+
+    Raises:
+        MalformedModel: a tensor that the config calls for is absent or cannot be decoded.
+        ValueError: the core does not have this shape, precision or path.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        num_blocks: int,
+        max_batch_tokens: int,
+        precision: str = "w8a16",
+        threads: int = 1,
+        isa: str | None = None,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = _native.BLOCK_TOKENS
+        self._vocab_size = checkpoint.config.vocab_size
+        self._hidden_size = checkpoint.config.hidden_size
+        self._core = _core(
+            checkpoint.config,
+            threads=threads,
+            blocks=num_blocks,
+            step_tokens=max_batch_tokens,
+            precision=precision,
+            isa=isa or _native.available_isas()[-1],
+        )
+        give_weights(self._core, checkpoint, max_positions=num_blocks * self.block_size)
+
+    def execute(self, plan: SchedulerOutput) -> ModelRunnerOutput:
+        """Compute the plan's tokens, write their KV, and sample where a sequence asks for it."""
+        if not plan.sequences:
+            return ModelRunnerOutput()
+        greedy = [each for each in plan.sequences if each.sample and _is_plain_greedy(each.sample)]
+        tokens = self._step(plan, [each.end - 1 for each in greedy]).tolist()
+        # -1: a logit is not finite. Sampling from the row in Python then says so.
+        found = zip(greedy, tokens, strict=True)
+        drawn = {each.key: TokenLogprobs(token, 0.0) for each, token in found if token >= 0}
+        return read_out(plan, self.logits, drawn=drawn)
+
+    def forward(self, plan: SchedulerOutput) -> Floats:
+        """Run every layer and keep the plan's KV: hidden states [tokens, hidden_size]."""
+        self._step(plan, [])
+        hidden = np.empty((plan.num_tokens, self._hidden_size), np.float32)
+        self._core.hidden(hidden)
+        return hidden
+
+    def logits(self, rows: Sequence[int]) -> Floats:
+        """[rows, vocab_size] of flat rows of the last step."""
+        out = np.empty((len(rows), self._vocab_size), np.float32)
+        self._core.logits(np.asarray(rows, np.int32), out)
+        return out
+
+    def fill_pool(self, byte: int) -> None:
+        """Overwrite all keys and values, for tests of what a sequence must never see."""
+        self._core.fill_pool(byte)
+
+    def _step(self, plan: SchedulerOutput, greedy_rows: Sequence[int]) -> Ints:
+        tokens = np.empty(len(greedy_rows), np.int32)
+        self._core.step(
+            np.asarray(plan.token_ids, np.int32),
+            np.fromiter((0, *(each.end for each in plan.sequences)), np.int32),
+            np.fromiter((each.first_position for each in plan.sequences), np.int32),
+            *_block_tables(plan.sequences, self.block_size),
+            np.asarray(greedy_rows, np.int32),
+            tokens,
+        )
+        return tokens
+
+
+def _core(
+    config: ModelConfig, *, threads: int, blocks: int, step_tokens: int, precision: str, isa: str
+) -> _native.Model:
+    return _native.Model(
+        layers=config.num_layers,
+        hidden=config.hidden_size,
+        heads=config.num_heads,
+        kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        intermediate=config.intermediate_size,
+        vocab=config.vocab_size,
+        window=config.sliding_window or NO_WINDOW,
+        epsilon=config.rms_norm_eps,
+        threads=threads,
+        blocks=blocks,
+        step_tokens=step_tokens,
+        precision=precision,
+        isa=isa,
+    )
+
+
+def _block_tables(sequences: Sequence[ScheduledSequence], block_size: int) -> tuple[Ints, Ints]:
+    """Where each table begins, and the tables end to end, as far as the step's context reaches."""
+    tables = [each.block_table[: -(-each.context_length // block_size)] for each in sequences]
+    starts = np.fromiter(accumulate(map(len, tables), initial=0), np.int32)
+    return starts, np.fromiter(chain.from_iterable(tables), np.int32)
+
+
+def _is_plain_greedy(spec: SampleSpec) -> bool:
+    """Whether the token is the largest logit's, and nothing else is asked for."""
+    params = spec.params
+    return (
+        params.temperature == 0
+        and params.logprobs is None
+        and not (spec.banned or params.logit_bias)
+        and not (params.presence_penalty or params.frequency_penalty)
+        and params.repetition_penalty == 1.0
+    )
