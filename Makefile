@@ -27,7 +27,7 @@ $(READY): requirements.lock pyproject.toml
 
 serve: setup ## fetch the default model by digest, serve it, answer one request
 	$(BIN)/salver pull $(CONTRACT)
-	$(BIN)/salver serve $(CONTRACT) --ask "What is a salver?"
+	$(BIN)/salver serve $(CONTRACT) --ask "What is the capital of France?"
 
 check: setup ## lint, types and import layers
 	$(BIN)/ruff format --check .

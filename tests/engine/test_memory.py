@@ -34,6 +34,7 @@ def plan(
         config,
         memory_bytes=memory,
         block_size=16,
+        threads=2,
         max_batch_tokens=512,
         max_running=running,
         max_context_tokens=context,

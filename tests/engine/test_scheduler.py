@@ -12,7 +12,7 @@ from salver.contract import (
     TokenChunk,
 )
 from salver.engine import EngineCore, Limits, ModelRunnerOutput, SchedulerOutput
-from salver.errors import Refused, TooLarge
+from salver.errors import BackendError, Refused, TooLarge
 from salver.flow import QueueBound
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
 
@@ -202,6 +202,32 @@ def test_timings_tell_queueing_from_computing() -> None:
     ends = {c.request_id: c.finish.timings for c in run(core) if c.finish}
     assert ends["a"] == Timings(arrived=0.0, scheduled=0.0, first_token=1.0, ended=4.0)
     assert ends["b"] == Timings(arrived=0.0, scheduled=4.0, first_token=5.0, ended=8.0)
+
+
+def test_a_row_that_cannot_be_sampled_fails_alone() -> None:
+    class BrokenRunner(FakeRunner):
+        """The second token of `bad` cannot be computed."""
+
+        def execute(self, plan: SchedulerOutput) -> ModelRunnerOutput:
+            output = super().execute(plan)
+            lengths = {s.key: len(s.sample.output) for s in plan.sequences if s.sample}
+            if lengths.get("bad#0") != 1:
+                return output
+            sampled = {key: token for key, token in output.sampled.items() if key != "bad#0"}
+            error = BackendError("the logits are not finite", rule="sampling.finite_logits")
+            return ModelRunnerOutput(sampled, failed={"bad#0": error})
+
+    core = engine()
+    core.runner = BrokenRunner(64, BLOCK)
+    core.add(request("bad"))
+    core.add(request("good"))
+    chunks = run(core)
+    ends = {c.request_id: c.finish for c in chunks if c.finish}
+    assert ends["bad"].outcome is Outcome.FAILED
+    assert ends["bad"].rule == "sampling.finite_logits"
+    assert ends["good"].outcome is Outcome.FINISHED
+    assert len(tokens(chunks, "good")) == 4
+    assert core.load().kv_blocks_owned == 0
 
 
 # -- how generation ends -------------------------------------------------------------------------

@@ -96,6 +96,7 @@ POSTS: list[tuple[str, Any, int, dict[str, Any]]] = [
     ("/v1/completions", TEXT, 503, {"ready": False}),
     ("/v1/completions", TEXT, 503, {"dies_after": 0}),
     ("/v1/completions", TEXT, 504, {"outcome": Outcome.EXPIRED}),
+    ("/v1/completions", TEXT, 500, {"outcome": Outcome.FAILED}),
     ("/v1/completions", TEXT, 500, {"pieces": 5}),
     ("/detokenize", {"tokens": "a"}, 400, {}),
     ("/tokenize", {"prompt": "a", "model": "x"}, 404, {}),

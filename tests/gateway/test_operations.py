@@ -52,9 +52,11 @@ async def test_docs_need_no_internet(client: httpx.AsyncClient) -> None:
     page = (await client.get("/docs")).text
     assert "http://" not in page
     assert "https://" not in page
-    for file in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"):
+    for file in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
         assert f"/docs/ui/{file}" in page
         assert (await client.get(f"/docs/ui/{file}")).status_code == 200
+    # A Swagger UI before version 5 shows an error instead of an OpenAPI 3.1 document.
+    assert "isOAS31" in (await client.get("/docs/ui/swagger-ui-bundle.js")).text
 
 
 @pytest.mark.parametrize("path", ["/docs/ui/../__init__.py", "/docs/ui/%2e%2e/%2e%2e/__init__.py"])

@@ -31,6 +31,14 @@ from salver.worker import Backoff, Patience, State, Supervisor
 WEDGE, FAIL, DIE = 90, 91, 92  # see moody_engines
 
 MakeSupervisor = Callable[..., Supervisor]
+Children = Callable[[], set[psutil.Process]]
+
+
+@pytest.fixture
+def children() -> Children:
+    """This process's children, zombies included, that were not there before the test."""
+    before = set(psutil.Process().children())
+    return lambda: set(psutil.Process().children()) - before
 
 
 def request(
@@ -254,27 +262,33 @@ async def test_an_integrity_error_keeps_its_class(make_supervisor: MakeSuperviso
     assert (caught.value.rule, caught.value.fix) == ("release.digest", "pull")
 
 
-async def test_a_failed_start_shows_the_end_of_the_output(make_supervisor: MakeSupervisor) -> None:
+async def test_a_failed_start_shows_the_end_of_the_output(
+    make_supervisor: MakeSupervisor, children: Children
+) -> None:
     supervisor = make_supervisor("crashes")
     with pytest.raises(BackendUnavailable, match=r"status 3(.|\n)*about to fall over"):
         await supervisor.start()
-    assert not psutil.Process().children()
+    assert not children()
 
 
-async def test_a_start_that_takes_too_long_is_given_up(make_supervisor: MakeSupervisor) -> None:
+async def test_a_start_that_takes_too_long_is_given_up(
+    make_supervisor: MakeSupervisor, children: Children
+) -> None:
     supervisor = make_supervisor("falls_silent", patience=Patience(to_start=0.1))
     with pytest.raises(BackendUnavailable, match=r"not ready within 0\.1 s"):
         await supervisor.start()
-    assert not psutil.Process().children()
+    assert not children()
 
 
-async def test_a_start_that_is_cancelled_leaves_no_process(make_supervisor: MakeSupervisor) -> None:
+async def test_a_start_that_is_cancelled_leaves_no_process(
+    make_supervisor: MakeSupervisor, children: Children
+) -> None:
     starting = asyncio.create_task(make_supervisor("falls_silent").start())
-    await until(lambda: bool(psutil.Process().children()))
+    await until(lambda: bool(children()))
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert not psutil.Process().children()
+    assert not children()
 
 
 async def test_a_backend_that_was_never_started_says_so(make_supervisor: MakeSupervisor) -> None:
@@ -287,7 +301,9 @@ async def test_a_backend_that_was_never_started_says_so(make_supervisor: MakeSup
 # -- stop ----------------------------------------------------------------------------------------
 
 
-async def test_stopping_leaves_nothing_behind(make_supervisor: MakeSupervisor) -> None:
+async def test_stopping_leaves_nothing_behind(
+    make_supervisor: MakeSupervisor, children: Children
+) -> None:
     supervisor = make_supervisor("slow")
     await supervisor.start()
     stream = asyncio.create_task(collect(supervisor.backend, request(max_tokens=900)))
@@ -295,13 +311,15 @@ async def test_stopping_leaves_nothing_behind(make_supervisor: MakeSupervisor) -
     await supervisor.stop()
     with pytest.raises(BackendLost, match=r"status 0 \(it was stopped\)"):
         await stream
-    assert not psutil.Process().children()  # not even a zombie
+    assert not children()  # not even a zombie
     assert supervisor.statistics().state is State.STOPPED
     with pytest.raises(BackendUnavailable, match="stopped"):
         await collect(supervisor.backend, request())
 
 
-async def test_a_wedged_worker_is_stopped_too(make_supervisor: MakeSupervisor) -> None:
+async def test_a_wedged_worker_is_stopped_too(
+    make_supervisor: MakeSupervisor, children: Children
+) -> None:
     supervisor = make_supervisor("quick", patience=Patience(to_stop=0.1))
     await supervisor.start()
     stream = asyncio.create_task(collect(supervisor.backend, request(prompt=(1, WEDGE))))
@@ -309,18 +327,18 @@ async def test_a_wedged_worker_is_stopped_too(make_supervisor: MakeSupervisor) -
     await supervisor.stop()
     with pytest.raises(BackendLost, match="SIGKILL"):
         await stream
-    assert not psutil.Process().children()
+    assert not children()
 
 
 async def test_stopping_during_a_restart_leaves_nothing_behind(
-    make_supervisor: MakeSupervisor,
+    make_supervisor: MakeSupervisor, children: Children
 ) -> None:
     supervisor = make_supervisor("quick", backoff=Backoff(initial=0.0))
     ready = await supervisor.start()
     os.kill(ready.pid, signal.SIGKILL)
     await until(lambda: supervisor.statistics().state is State.STARTING)
     await supervisor.stop()
-    assert not psutil.Process().children()
+    assert not children()
 
 
 async def test_sigterm_ends_a_worker_cleanly(make_supervisor: MakeSupervisor) -> None:

@@ -4,6 +4,7 @@
 then goes the way of every contract. What it prints can be saved, completed and served as it is.
 """
 
+import json
 import re
 from pathlib import Path
 
@@ -19,13 +20,13 @@ SHARE_OF_FREE_MEMORY = 0.7
 MIB = 2**20
 
 _TEMPLATE = """\
-# Assumed by `salver serve {path}`: development mode, loopback only. Complete it before production.
+# Assumed for {path}: development mode, loopback only. Complete it before production.
 apiVersion: salver/v1
 kind: Deployment
 name: {name}
 owner: nobody, this is development mode
 release:
-  artifact: "{artifact}"
+  artifact: {artifact}
   digest: {digest}
   runtime: {{engine: numpy, quantization: f32, kv_cache: f32}}
   envelope:
@@ -51,9 +52,9 @@ def assume_contract(model: Path, store: ArtifactStore) -> str:
     machine = this_machine()
     context = min(MAX_CONTEXT_TOKENS, config.max_positions)
     return _TEMPLATE.format(
-        path=model,
+        path=json.dumps(str(model)),
         name=_name(model),
-        artifact=reference,
+        artifact=json.dumps(str(reference)),  # JSON strings are YAML strings
         digest=pulled.digest,
         memory=_memory(config, machine, context) // MIB,
         threads=machine.cores,

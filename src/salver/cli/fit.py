@@ -70,6 +70,7 @@ def plan_envelope(envelope: Envelope, config: ModelConfig) -> MemoryPlan:
         config,
         memory_bytes=envelope.memory,
         block_size=BLOCK_SIZE,
+        threads=envelope.threads,
         max_batch_tokens=envelope.max_batch_tokens,
         max_running=envelope.max_running,
         max_context_tokens=envelope.max_context_tokens,

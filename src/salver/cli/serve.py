@@ -24,7 +24,6 @@ from salver.cli.first_request import ask as send_first_request
 from salver.cli.home import store_root
 from salver.cli.service import Service
 from salver.contract import Deployment, load_deployment
-from salver.errors import ContractError
 from salver.gateway import listen
 from salver.gateway.service import Mode
 from salver.registry import ArtifactStore
@@ -84,9 +83,10 @@ def serve(
 def _require_loopback(host: str) -> None:
     """Without keys, whoever reaches the port may use it; so nobody else may reach it."""
     if host not in LOOPBACK:
-        raise ContractError(
+        raise typer.BadParameter(
             f"cannot listen on {host}: this version has no API keys, and without keys Salver "
-            f"listens on loopback only ({', '.join(LOOPBACK)})"
+            f"listens on loopback only ({', '.join(LOOPBACK)})",
+            param_hint="--host",
         )
 
 

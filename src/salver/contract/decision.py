@@ -7,7 +7,6 @@ from enum import StrEnum
 class Action(StrEnum):
     """What followed from a Decision."""
 
-    ADMIT = "admit"
     REFUSE = "refuse"
     EXPIRE = "expire"
 

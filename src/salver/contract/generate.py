@@ -85,13 +85,19 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of one choice. `matched` is the stop string or stop token id that ended it."""
+    """The end of one choice.
+
+    `matched` is the stop string or stop token id that ended it; `problem` and `rule` say why it
+    failed, where it did.
+    """
 
     outcome: Outcome
     reason: FinishReason
     timings: Timings
     matched: str | int | None = None
     cached_tokens: int = 0  # prompt tokens that a prefix hit saved on first scheduling
+    problem: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,19 @@
 
     envelope memory = base + weights + largest step + KV pool
 
-`base` is the process itself: interpreter, libraries, tokenizer and chat template. The largest step
-is the one with `max_batch_tokens` tokens of which `max_running` are sampled. The rest is KV.
+`base` is the process itself: interpreter, libraries, tokenizer and chat template. The largest step is
+the runner's own upper bound for `max_batch_tokens` tokens at the longest context. The rest is KV.
 """
 
 from dataclasses import dataclass
 
+from salver.engine.runners.step_memory import step_bytes
 from salver.errors import DoesNotFit
 from salver.models.config import ModelConfig
 
 BLOCK_SIZE = 16  # tokens per KV block
 BASE_BYTES = 160 * 2**20  # measured resident set of a worker that holds no model, rounded up
 FLOAT32 = 4
-FLOAT64 = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ def plan_memory(
     *,
     memory_bytes: int,
     block_size: int,
+    threads: int,
     max_batch_tokens: int,
     max_running: int,
     max_context_tokens: int,
@@ -69,7 +70,13 @@ def plan_memory(
             fix=f"set max_context_tokens to at most {config.max_positions}",
         )
     weights = config.num_parameters * FLOAT32
-    activations = _step_bytes(config, max_batch_tokens, max_running, max_context_tokens)
+    activations = step_bytes(
+        config,
+        block_size=block_size,
+        threads=threads,
+        max_batch_tokens=max_batch_tokens,
+        max_context_tokens=max_context_tokens,
+    )
     block_bytes = config.kv_elements_per_token * FLOAT32 * block_size
     blocks_per_context = -(-max_context_tokens // block_size)
     left = memory_bytes - BASE_BYTES - weights - activations
@@ -83,22 +90,10 @@ def plan_memory(
             value=memory_bytes,
             limit=needed,
             fix=f"raise release.envelope.memory to at least {_mib(needed)}, "
-            "or lower max_context_tokens, max_batch_tokens or max_running",
+            "or lower max_context_tokens or max_batch_tokens",
         )
     num_blocks = min(left // block_bytes, max_running * blocks_per_context)
     return MemoryPlan(BASE_BYTES, weights, activations, block_bytes, block_size, num_blocks)
-
-
-def _step_bytes(
-    config: ModelConfig, max_batch_tokens: int, max_running: int, max_context_tokens: int
-) -> int:
-    """Bytes alive at the widest point of a step: one layer's rows, one context's keys, the logits."""
-    row = 4 * config.hidden_size + 3 * config.intermediate_size
-    row += 3 * config.num_heads * config.head_dim
-    context = 4 * max_context_tokens * config.num_kv_heads * config.head_dim
-    logits = max_running * config.vocab_size
-    sampling = 6 * config.vocab_size * FLOAT64
-    return FLOAT32 * (max_batch_tokens * row + context + 2 * logits) + sampling
 
 
 def _mib(size: int) -> str:

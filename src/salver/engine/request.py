@@ -34,7 +34,6 @@ class Request:
         "salt",
         "scheduled_at",
         "seed",
-        "tenant",
         "text",
     )
 
@@ -53,7 +52,6 @@ class Request:
         self.seed = (source.sampling.seed + choice * _GOLDEN_RATIO) % 2**64
         self.prompt = source.prompt_token_ids
         self.output: list[int] = []
-        self.tenant = source.tenant
         self.salt = source.cache_salt
         self.deadline = source.deadline
         self.leader = leader

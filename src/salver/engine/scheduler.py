@@ -16,7 +16,7 @@ makes progress and the engine cannot deadlock.
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from salver.contract import (
     Finish,
@@ -32,7 +32,7 @@ from salver.engine.kv_cache import KVCacheManager
 from salver.engine.output_text import DecoderFactory, OutputText
 from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
 from salver.engine.request import Request
-from salver.errors import Refused, TooLarge
+from salver.errors import BackendError, Refused, TooLarge
 from salver.flow import QueueBound, passed
 
 
@@ -136,7 +136,9 @@ class Scheduler:
             request.num_computed_tokens = sequence.context_length
             self.kv.publish(request)
             request.prompt_logprobs.extend(output.prompt_logprobs.get(request.key, ()))
-            if sequence.sample is not None:
+            if (error := output.failed.get(request.key)) is not None:
+                chunks.append(self._fail(request, error, now))
+            elif sequence.sample is not None:
                 chunks.append(self._append(request, output.sampled[request.key], now))
         self._running = [request for request in self._running if not request.ended]
         self.num_steps += 1
@@ -252,6 +254,14 @@ class Scheduler:
             logprobs=() if request.params.logprobs is None else (token,),
             prompt_logprobs=request.take_prompt_logprobs() if first else (),
             finish=finish,
+        )
+
+    def _fail(self, request: Request, error: BackendError, now: float) -> TokenChunk:
+        """End a request whose next token cannot be computed; its neighbours are unharmed."""
+        finish = self._end(request, Outcome.FAILED, FinishReason.ABORT, now)
+        finish = replace(finish, problem=error.problem, rule=error.rule)
+        return TokenChunk(
+            request.request_id, request.choice, text=request.text.finish(), finish=finish
         )
 
     def _judge(

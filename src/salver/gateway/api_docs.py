@@ -10,7 +10,6 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
-from swagger_ui_bundle import swagger_ui_path
 
 from salver.gateway.arrival import REQUEST_ID
 from salver.gateway.wire.errors import ErrorBody
@@ -102,8 +101,8 @@ def mount_docs(app: FastAPI) -> None:
             title=TITLE,
             swagger_js_url="/docs/ui/swagger-ui-bundle.js",
             swagger_css_url="/docs/ui/swagger-ui.css",
-            swagger_favicon_url="/docs/ui/favicon-32x32.png",
+            swagger_favicon_url="/docs/ui/favicon.png",
         )
 
     app.include_router(router)
-    app.mount("/docs/ui", StaticFiles(directory=str(swagger_ui_path)))
+    app.mount("/docs/ui", StaticFiles(packages=[("fastapi_offline", "static")]))

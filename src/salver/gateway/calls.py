@@ -25,7 +25,7 @@ from salver.contract import (
     Outcome,
     TokenChunk,
 )
-from salver.errors import BackendLost, BackendUnavailable, Refused
+from salver.errors import BackendError, BackendLost, BackendUnavailable, Refused
 from salver.gateway.ids import Ids
 from salver.gateway.wire.usage import PromptTokensDetails, Usage
 from salver.telemetry import Observer, RequestEnded, Stopwatch
@@ -96,6 +96,8 @@ class Calls:
             return
         if finish.outcome is Outcome.EXPIRED:
             raise self._expired(call)
+        if finish.outcome is Outcome.FAILED:
+            raise BackendError(finish.problem, rule=finish.rule)
         raise BackendLost("the backend gave the request up", rule="backend.outcome")
 
     def _expired(self, call: Call) -> Refused:

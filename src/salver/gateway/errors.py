@@ -4,7 +4,7 @@
     404  UnknownModel; no such path         405  the path does not take this method
     413  TooLarge                           422  InvalidValue
     429  Refused: CALLER                    503  Refused: SERVER, BackendUnavailable, BackendLost
-    504  Refused: DEADLINE                  500  anything else: a bug, logged with the request id
+    504  Refused: DEADLINE                  500  BackendError: one answer failed; or a bug, logged
 
 An answer never holds more of the request than a shortened value, and nothing of the server's
 insides: an unexpected exception is told by its request id alone.
@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from salver.contract import Action, Cause, Decision
 from salver.errors import (
+    BackendError,
     BackendLost,
     BackendUnavailable,
     InvalidValue,
@@ -47,6 +48,7 @@ _BY_ERROR: tuple[tuple[type[SalverError], int, str], ...] = (
     (RequestError, 400, "malformed_request"),
     (BackendUnavailable, 503, "backend_unavailable"),
     (BackendLost, 503, "backend_lost"),
+    (BackendError, 500, "backend_failed"),
 )
 _BY_CAUSE = {
     Cause.CALLER: (429, "rate_limited"),
@@ -110,7 +112,12 @@ def http_refusal(error: HTTPException) -> Refusal:
 
 def record(refusal: Refusal, observe: Observer) -> Refusal:
     """Count a refusal and hand it on. A failed or expired answer is an Outcome, not counted here."""
-    if refusal.detail.code not in {"internal_error", "backend_lost", "deadline_exceeded"}:
+    if refusal.detail.code not in {
+        "internal_error",
+        "backend_failed",
+        "backend_lost",
+        "deadline_exceeded",
+    }:
         observe(RequestRefused(refusal.detail.rule or refusal.detail.code, refusal.status))
     return refusal
 

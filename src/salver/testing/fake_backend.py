@@ -103,7 +103,16 @@ class FakeBackend:
         if self.outcome is not Outcome.FINISHED:
             reason = FinishReason.ABORT
         timings = Timings(arrived=arrived, scheduled=arrived, first_token=now, ended=now)
-        return Finish(self.outcome, reason, timings, self.matched, self.cached_tokens)
+        failed = self.outcome is Outcome.FAILED
+        return Finish(
+            self.outcome,
+            reason,
+            timings,
+            self.matched,
+            self.cached_tokens,
+            problem="the fake backend could not go on" if failed else "",
+            rule="fake.failure" if failed else "",
+        )
 
 
 def _chunk(

@@ -28,6 +28,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         model.config,
         memory_bytes=spec.memory_bytes,
         block_size=spec.block_size,
+        threads=spec.threads,
         max_batch_tokens=spec.max_batch_tokens,
         max_running=spec.max_running,
         max_context_tokens=spec.max_context_tokens,

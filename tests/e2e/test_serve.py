@@ -1,0 +1,65 @@
+"""How `salver serve` starts, and when it does not."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from salver.contract import load_deployment
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Server
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def serve(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A start that is refused, so that the process ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "salver.cli", "serve", *arguments],
+        check=False,
+        env={**os.environ, "SALVER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_without_keys_it_listens_on_loopback_only(tmp_path: Path) -> None:
+    done = serve(tmp_path, str(EXAMPLES / "smollm2.yaml"), "--host", "0.0.0.0")
+    assert done.returncode == 2
+    assert "loopback only" in done.stderr
+
+
+def test_a_contract_that_cannot_be_kept_opens_no_port(tmp_path: Path) -> None:
+    done = serve(tmp_path, str(EXAMPLES / "full.yaml"), "--port", "0")
+    assert done.returncode == 2
+    assert "runtime.engine_available" in done.stderr
+    assert "not yet enforced" in done.stderr
+
+
+@pytest.mark.model
+def test_a_bare_model_is_served_under_a_contract_that_is_shown(
+    own_server: Callable[..., "Server"], smollm2_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = own_server(smollm2_path)
+    health = httpx.get(f"{server.url}/health").json()
+    assert health["mode"] == "development"
+    shown = capfd.readouterr().err
+    text = shown[shown.index("# Assumed") :].split("\n20")[0]  # log lines follow, by date
+    assert load_deployment(text).release.id == health["release"]
+    assert 'mode="development"' in httpx.get(f"{server.url}/metrics").text
+
+
+@pytest.mark.model
+def test_a_port_in_use_is_named(server: "Server") -> None:
+    port = server.url.rsplit(":", 1)[1]
+    done = serve(server.home, str(EXAMPLES / "smollm2.yaml"), "--port", port)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "choose another port" in done.stderr
