@@ -40,6 +40,7 @@ test: check ## check, then every test
 
 bench: setup ## measure, and print the report
 	$(BIN)/python benchmarks/batching.py
+	$(BIN)/python benchmarks/engine/bench.py
 
 docs: setup ## rewrite the generated parts of docs/
 	$(BIN)/python docs/generate.py

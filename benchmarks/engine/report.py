@@ -1,0 +1,171 @@
+"""The report: markdown for people, JSON for programs, one plot, and every run as a line of JSON."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import plot
+from machine import Measured
+from summary import Cell, Table, agreement, best, paired_ratio
+from workload import Point
+
+DISTURBED = 0.05  # share of the machine that others may take before a number is marked
+TITLE = "Salver's engine beside its peers"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """What is known of one contender besides its rates. `starts` are seconds to the first answer."""
+
+    name: str
+    weights: str
+    ours: bool
+    facts: dict[str, str | int]
+    probe: list[int]
+    starts: list[float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """`notes` are the things that a reader must know: who is missing, what failed."""
+
+    command: str
+    machine: Measured
+    load_average: float
+    rounds: int
+    points: list[Point]
+    entrants: dict[str, Entrant]
+    table: Table
+    notes: list[str]
+
+    def write(self, directory: Path) -> None:
+        (directory / "report.md").write_text(self.markdown())
+        (directory / "report.json").write_text(json.dumps(self.record(), indent=1) + "\n")
+        ours = {entrant.name for entrant in self.entrants.values() if entrant.ours}
+        (directory / "report.svg").write_text(plot.svg(self.table, self.points, ours, TITLE))
+
+    # -- markdown --------------------------------------------------------------------------------
+
+    def markdown(self) -> str:
+        machine = "\n".join(f"- {line}" for line in self.machine.lines())
+        parts = [
+            f"# {TITLE}",
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{self.command}`\n\n{machine}\n"
+            f"- load average when it began: {self.load_average:.1f}",
+            "Contenders alternate: in every round each is measured at a point in turn, with the same "
+            "random token ids, the same number of greedy tokens out and end of sequence ignored; "
+            f"all others are stopped meanwhile. Medians over {self.rounds} rounds.",
+            "## Tokens per second\n\n" + self._rates(),
+            f"`*`: in spite of repetition others took over {DISTURBED:.0%} of the machine while it was measured. "
+            "`(n)`: measured in n rounds only, since it is slow there. "
+            "`none`: there was no instant at which every stream decoded.",
+            "![medians](report.svg)",
+        ]
+        if any(entrant.ours for entrant in self.entrants.values()):
+            parts.append("## Ratios\n\n" + self._ratios())
+            parts.append("## Against the machine\n\n" + self._floor())
+        parts.append("## Contenders\n\n" + self._contenders())
+        parts += ["## Notes\n\n" + "\n".join(f"- {note}" for note in self.notes)] * bool(self.notes)
+        return "\n\n".join(parts) + "\n"
+
+    def _rates(self) -> str:
+        rows = [
+            ["contender", "weights", *(point.title for point in self.points), "start to ready, s"]
+        ]
+        for name, entrant in self.entrants.items():
+            cells = [self._rate(self.table[name][point.name]) for point in self.points]
+            rows.append([name, entrant.weights, *cells, f"{min(entrant.starts):.1f}"])
+        return _table(rows)
+
+    def _rate(self, cell: Cell) -> str:
+        if cell.median is None:
+            return "none"
+        fewer = f" ({len(cell.measured)})" if len(cell.measured) < self.rounds else ""
+        return f"{cell.median:,.0f}{'*' if cell.foreign > DISTURBED else ''}{fewer}"
+
+    def _ratios(self) -> str:
+        """Ours over the best peer at each point: all peers first, then those of equal weights."""
+        rows = [["ours", "against", *(point.title for point in self.points)]]
+        for name, entrant in self.entrants.items():
+            if entrant.ours:
+                everyone = [other.name for other in self.entrants.values() if not other.ours]
+                alike = [n for n in everyone if self.entrants[n].weights == entrant.weights]
+                rows.append([name, "the best peer", *self._ratio_row(name, everyone)])
+                if alike:
+                    label = f"the best {entrant.weights} peer"
+                    rows.append([name, label, *self._ratio_row(name, alike)])
+        return _table(rows) + "\n\nMedians of ratios paired by round."
+
+    def _ratio_row(self, name: str, peers: list[str]) -> list[str]:
+        row = []
+        for point in self.points:
+            rival = best(self.table, point.name, peers)
+            ratio = rival and paired_ratio(
+                self.table[name][point.name], self.table[rival][point.name]
+            )
+            row.append(f"{ratio:.2f}x {rival}" if ratio else "none")
+        return row
+
+    def _floor(self) -> str:
+        """What our rates mean in bytes and operations, for those that say how many they need."""
+        rows = [
+            ["ours", "decode at 1 streams", "of the read bandwidth", "prefill 8 x 128 computes"]
+        ]
+        for name, entrant in self.entrants.items():
+            decode, prefill = (
+                cell.median if (cell := self.table[name].get(point)) else None
+                for point in ("decode_1", "prefill_8x128")
+            )
+            if entrant.ours and decode and prefill:
+                streamed = decode * float(entrant.facts["bytes_per_token"])
+                computed = prefill * float(entrant.facts["operations_per_token"])
+                share = streamed / self.machine.bandwidth
+                rows.append(
+                    [
+                        name,
+                        f"{streamed / 1e9:.1f} GB/s",
+                        f"{share:.0%}",
+                        f"{computed / 1e9:,.0f} GFLOP/s",
+                    ]
+                )
+        return _table(rows)
+
+    def _contenders(self) -> str:
+        reference = next(iter(self.entrants.values())).probe
+        rows = [["contender", "version", "settings", "first greedy tokens like the first row's"]]
+        rows += [
+            [
+                name,
+                str(entrant.facts["version"]),
+                str(entrant.facts["settings"]).replace("|", ","),
+                f"{agreement(entrant.probe, reference)} of {len(reference)}",
+            ]
+            for name, entrant in self.entrants.items()
+        ]
+        return _table(rows)
+
+    # -- JSON ------------------------------------------------------------------------------------
+
+    def record(self) -> dict[str, object]:
+        """Rates in tokens/s per round (null: none), starts in seconds."""
+        return {
+            "command": self.command,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": asdict(self.machine),
+            "load_average": self.load_average,
+            "entrants": {name: asdict(entrant) for name, entrant in self.entrants.items()},
+            "rates": {
+                name: {
+                    point: {"median": cell.median, "rounds": cell.rates, "foreign": cell.foreign}
+                    for point, cell in cells.items()
+                }
+                for name, cells in self.table.items()
+            },
+            "notes": self.notes,
+        }
+
+
+def _table(rows: list[list[str]]) -> str:
+    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])

@@ -1,0 +1,141 @@
+"""The engine benchmark's own arithmetic, and its protocol with adapters that are not engines."""
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ENGINE = Path(__file__).resolve().parents[2] / "benchmarks" / "engine"
+MODULES = ("workload", "summary", "contender", "tournament", "report", "machine")
+
+ADAPTER = """
+import sys, time
+sys.path.insert(0, {engine!r})
+from protocol import serve
+
+class Fake:
+    facts = {{"version": "1", "settings": "none", "bytes_per_token": 8, "operations_per_token": 8}}
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def generate(self, prompts, max_tokens, on_token):
+        print("an engine that prints")
+        count = int(self.settings.options.get("tokens", max_tokens))
+        if len(prompts) > int(self.settings.options.get("dies_above", 99)):
+            raise SystemExit("too many")
+        for number in range(count):
+            time.sleep(0.001)
+            for index, prompt in enumerate(prompts):
+                on_token(index, prompt[number % len(prompt)])
+
+serve(Fake)
+"""
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The benchmark's modules as attributes of one; its directory is on the path meanwhile."""
+    monkeypatch.syspath_prepend(str(ENGINE))
+    bench = ModuleType("bench")
+    for name in MODULES:
+        setattr(bench, name, import_module(name))
+    yield bench
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(ENGINE)):
+            del sys.modules[name]
+
+
+def test_decoding_counts_only_while_every_stream_decodes(bench: ModuleType) -> None:
+    early, late = [0.0, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]
+    assert bench.workload.decode_rate([early, late]) == pytest.approx(4 / 2)
+    assert bench.workload.decode_rate([[0.0, 1.0], [1.0, 2.0]]) is None
+    assert bench.workload.decode_rate([[0.0, 0.5, 1.0]]) == pytest.approx(2.0)
+
+
+def test_prefill_lasts_until_the_last_stream_has_its_first_token(bench: ModuleType) -> None:
+    assert bench.workload.prefill_rate(256, 10.0, [[10.5], [12.0]]) == pytest.approx(128.0)
+
+
+def test_prompts_are_the_same_for_everyone_and_new_every_time(bench: ModuleType) -> None:
+    point = bench.workload.POINTS[1]
+    first = bench.workload.prompts(point, "0 0")
+    assert first == bench.workload.prompts(point, "0 0")
+    beginnings = {prompt[0] for prompt in first}
+    assert [len(prompt) for prompt in first] == [point.prompt_tokens] * point.streams
+    assert len(beginnings) == point.streams
+    assert first != bench.workload.prompts(point, "0 1")
+
+
+def test_ratios_are_paired_by_round(bench: ModuleType) -> None:
+    cell = bench.summary.Cell
+    fast, slow = cell((10.0, 40.0, None), 0.0), cell((5.0, 10.0, 1.0), 0.0)
+    assert bench.summary.paired_ratio(fast, slow) == pytest.approx(3.0)
+    assert bench.summary.paired_ratio(fast, cell((None, None, None), 0.0)) is None
+    table = {"a": {"p": slow}, "b": {"p": fast}, "c": {"p": cell((None,), 0.0)}}
+    assert bench.summary.best(table, "p", ["a", "b", "c"]) == "b"
+    assert bench.summary.best(table, "p", ["c"]) is None
+
+
+def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
+    bench: ModuleType, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "adapter.py"
+    adapter.write_text(ADAPTER.format(engine=str(ENGINE)))
+
+    def contender(name: str, **options: str) -> object:
+        python = Path(sys.executable)
+        return bench.contender.Contender(
+            name, "f32", python, str(adapter), "", ours=name == "ours", options=options
+        )
+
+    everyone = [
+        contender("ours"),
+        contender("peer"),
+        contender("short", tokens="3"),
+        contender("mortal", dies_above="1"),
+    ]
+    options = bench.tournament.Options(
+        rounds=2, starts=2, slow=30.0, threads=1, wait=0.0, retries=0, output=tmp_path
+    )
+    points = [bench.workload.POINTS[i] for i in (0, 3)]
+    with bench.tournament.Tournament(everyone, options) as tournament:
+        tournament.start()
+        for point in points:
+            tournament.measure(point)
+    machine = bench.machine.Measured(bench.machine.this_machine(), 1e9, 1e9)
+    report = bench.report.Report(
+        command="bench",
+        machine=machine,
+        load_average=0.0,
+        rounds=2,
+        points=points,
+        entrants=tournament.entrants,
+        table=tournament.table(points),
+        notes=tournament.notes,
+    )
+    report.write(tmp_path)
+
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert set(record["entrants"]) == {"ours", "peer", "mortal"}
+    assert len(record["entrants"]["ours"]["starts"]) == 2
+    assert record["rates"]["mortal"]["decode_1"]["median"] > 0
+    assert record["rates"]["mortal"]["prefill_8x128"]["median"] is None
+    short, mortal = sorted(record["notes"], reverse=True)
+    assert "short did not start" in short
+    assert "do not have 8 tokens" in short
+    assert "mortal" in mortal
+    assert "too many" in mortal
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| ours | f32 |" in markdown
+    assert "x peer" in markdown
+    assert "<svg" in (tmp_path / "report.svg").read_text()
+    runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    of_peer = [run for run in runs if run["contender"] == "peer" and run["point"] == "decode_1"]
+    of_ours = [run for run in runs if run["contender"] == "ours" and run["point"] == "decode_1"]
+    assert [run["tokens"] for run in of_peer] == [run["tokens"] for run in of_ours]
+    assert all(len(run["seconds"][0]) == 64 for run in of_peer)
