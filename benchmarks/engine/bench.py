@@ -4,10 +4,10 @@
 
 Every contender is a process that keeps its model loaded and is stopped while another is measured.
 At each point, in each round, all are measured in turn (A B A B ...) on the same prompts; rates are
-medians over rounds, ratios are paired within a round. Where one run of a contender takes longer than
---slow seconds it is measured in one round only. A run that others on the machine disturbed is
-repeated, and the least disturbed counts; what stays disturbed is marked. Peers that are not installed are named and left out;
-`peers.py setup` installs them.
+medians over rounds, ratios are paired within a round. What takes longer than --slow seconds is
+measured once only, and what would take longer than --patience not at all. A run that others on the
+machine disturbed is repeated with new prompts, and the least disturbed counts; what stays disturbed
+is marked. Peers that are not installed are named and left out; `peers.py setup` installs them.
 
 Writes report.md, report.json, report.svg and runs.jsonl: every instant of every token.
 """
@@ -48,6 +48,7 @@ def main() -> int:
         rounds=options.rounds,
         starts=options.starts,
         slow=options.slow,
+        patience=options.patience,
         threads=measured.machine.cores,
         wait=options.wait,
         retries=options.retries,
@@ -85,6 +86,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--starts", type=int, default=2, help="how often each is started")
     parser.add_argument("--slow", type=float, default=30.0, help="seconds: what is done once only")
+    parser.add_argument(
+        "--patience", type=float, default=300.0, help="seconds: what would take longer is left out"
+    )
     parser.add_argument("--wait", type=float, default=300.0, help="seconds in all for quiet")
     parser.add_argument("--retries", type=int, default=2, help="of a run that others disturbed")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contenders to measure")

@@ -22,12 +22,14 @@ BATCH_TOKENS = 2048  # a step's at most; long batches amortize what each operati
 
 @dataclass(frozen=True)
 class Options:
-    """`slow` is in seconds: what takes longer is done once, not every round. `wait` is how many
-    seconds in all to wait for a quiet machine, `retries` how often a disturbed run is repeated."""
+    """Times are in seconds. What takes longer than `slow` is done once, not every round; what can be
+    foreseen to take longer than `patience` is left out. `wait` is how long in all to wait for a
+    quiet machine, `retries` how often a disturbed run is repeated."""
 
     rounds: int
     starts: int
     slow: float
+    patience: float
     threads: int
     wait: float
     retries: int
@@ -110,11 +112,25 @@ class Tournament:
 
     def measure(self, point: Point) -> None:
         """All rounds of one point, the contenders in turn."""
+        for name in list(self._running):
+            if (seconds := self._foreseen(name, point)) > self._options.patience:
+                self._slow.add((name, point.name))
+                self.notes.append(
+                    f"{point.title}: {name} was left out, it would take {seconds:.0f} s"
+                )
         for number in range(self._options.rounds):
             for name in self.entrants:
                 skipped = name not in self._running or (name, point.name) in self._slow
                 value = None if skipped else self._round(name, point, number)
                 self._rates[name, point.name].append(value)
+
+    def _foreseen(self, name: str, point: Point) -> float:
+        """Seconds that a run will take, from the points measured before; 0 where they do not say."""
+        prefill = self._cell(name, "prefill_8x128").median
+        decode = self._cell(name, f"decode_{point.streams}").median
+        if prefill is None or decode is None:
+            return 0.0
+        return point.streams * (point.prompt_tokens / prefill + point.new_tokens / decode)
 
     def _round(self, name: str, point: Point, number: int) -> float | None:
         """One contender's rate in one round: the median over the point's repeats."""
@@ -124,7 +140,9 @@ class Tournament:
             with running.awake():
                 if number == 0:
                     _warm_up(running, point)
-                runs = [self._run(running, point, number, i) for i in range(point.repeats)]
+                runs = [self._run(running, point, number, 0)]
+                while len(runs) < point.repeats and (name, point.name) not in self._slow:
+                    runs.append(self._run(running, point, number, len(runs)))
         except ContenderFailed as failure:
             self.notes.append(f"{point.title}: {failure}")
             self._running.pop(name).close()

@@ -100,7 +100,14 @@ def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
         contender("mortal", dies_above="1"),
     ]
     options = bench.tournament.Options(
-        rounds=2, starts=2, slow=30.0, threads=1, wait=0.0, retries=0, output=tmp_path
+        rounds=2,
+        starts=2,
+        slow=30.0,
+        patience=60.0,
+        threads=1,
+        wait=0.0,
+        retries=0,
+        output=tmp_path,
     )
     points = [bench.workload.POINTS[i] for i in (0, 3)]
     with bench.tournament.Tournament(everyone, options) as tournament:
