@@ -61,7 +61,7 @@ SALVER_INLINE void scale_row(float* mixed, int padded, float factor) {
 
 SALVER_INLINE void fetch_block(const std::uint8_t* block, int padded) {
   const std::uint8_t* end = block + std::size_t(4) * kBlockTokens * padded;
-  for (; block < end; block += 64) __builtin_prefetch(block);
+  for (; block < end; block += 64) __builtin_prefetch(block, 0, 2);
 }
 
 void attend(const AttentionTask& task) {

@@ -10,6 +10,7 @@
 
 #include "isa.h"
 #include "model.h"
+#include "probe.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -172,6 +173,56 @@ class NativeModel {
   int rows_ = 0;
 };
 
+using Array = nb::ndarray<nb::numpy, float>;
+
+// Hands a vector to NumPy, which keeps it alive.
+Array as_array(std::vector<float> values, std::initializer_list<std::size_t> shape) {
+  auto* kept = new std::vector<float>(std::move(values));
+  const nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+  return Array(kept->data(), shape, owner);
+}
+
+Encoding encoding_named(const std::string& precision) {
+  const Precision named = precision_named(precision);
+  if (named == Precision::bf16) return Encoding::bf16;
+  return named == Precision::w8a16 ? Encoding::two_bytes : Encoding::one_byte;
+}
+
+Array product(const std::string& isa, const std::string& precision, const Floats& x, const Floats& weights,
+              const std::optional<Floats>& bias) {
+  require(x.ndim() == 2 && weights.ndim() == 2 && x.shape(0) > 0 && x.shape(1) > 0, "x is [m, k], weights [n, k]");
+  const std::size_t m = x.shape(0), k = x.shape(1), n = weights.shape(0);
+  const float* rows = matrix(weights, n, k, "weights are [n, k]");
+  const float* added = optional_vector(bias, n, "bias is [n]");
+  return as_array(probe_product(kernels_for(isa), encoding_named(precision), x.data(), int(m), rows, int(n), int(k), added),
+                  {m, n});
+}
+
+Array norm(const std::string& isa, const Floats& x, const Floats& weight, float epsilon) {
+  const std::size_t size = weight.size();
+  const float* row = vector(x, size, "x and weight are as long");
+  return as_array(probe_norm(kernels_for(isa), row, weight.data(), int(size), epsilon), {size});
+}
+
+Array attention(const std::string& isa, const Floats& queries, const Floats& keys, const Floats& values, int window) {
+  require(queries.ndim() == 3 && keys.ndim() == 3 && values.ndim() == 3, "arrays are [tokens, heads, head_dim]");
+  const std::size_t tokens = queries.shape(0), heads = queries.shape(1), dim = queries.shape(2);
+  const std::size_t context = keys.shape(0), kv_heads = keys.shape(1);
+  require(keys.shape(2) == dim && values.shape(0) == context && values.shape(1) == kv_heads && values.shape(2) == dim,
+          "keys and values are [context, kv_heads, head_dim]");
+  require(tokens > 0 && context >= tokens && kv_heads > 0 && heads % kv_heads == 0 && window > 0 && dim > 0 &&
+              dim % 2 == 0 && dim <= std::size_t(kMaxHeadDim),
+          "tokens are the context's last, kv_heads divides heads, head_dim is even and at most 256");
+  const AttentionProbe probe = {queries.data(), keys.data(), values.data(), int(tokens), int(context),
+                                int(heads),     int(kv_heads), int(dim),    window};
+  return as_array(probe_attention(kernels_for(isa), probe), {tokens, heads, dim});
+}
+
+int best(const std::string& isa, const Floats& x) {
+  require(x.ndim() == 1, "x is one row");
+  return kernels_for(isa).best(x.data(), int(x.shape(0)));
+}
+
 void check_shape(const ModelShape& s, const Limits& limits) {
   require(s.layers > 0 && s.hidden > 0 && s.intermediate > 0 && s.vocab > 0, "sizes are positive");
   require(s.kv_heads > 0 && s.heads > 0 && s.heads % s.kv_heads == 0, "kv_heads divides heads");
@@ -189,6 +240,10 @@ NB_MODULE(_native, m) {
   m.attr("BLOCK_TOKENS") = kBlockTokens;
   m.attr("GATE_LANES") = kLanes;
   m.def("available_isas", &available_isas, "Names of the kernel paths that run here, slowest first.");
+  m.def("product", &product, "isa"_a, "precision"_a, "x"_a, "weights"_a, "bias"_a.none() = nb::none());
+  m.def("norm", &norm, "isa"_a, "x"_a, "weight"_a, "epsilon"_a);
+  m.def("attention", &attention, "isa"_a, "queries"_a, "keys"_a, "values"_a, "window"_a);
+  m.def("best", &best, "isa"_a, "x"_a);
   nb::class_<NativeModel>(m, "Model")
       .def(
           "__init__",

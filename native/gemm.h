@@ -1,9 +1,9 @@
 // Products of encoded rows with packed weights, panel by panel.
 //
 // The file that includes this has defined, for its instruction set,
-//   int8_sums(a, stride, rows, panel, k_tiles, sums)   sums[32][32] of u8 x s8, exact
-//   bf16_sums(a, stride, rows, panel, k_tiles, sums)   sums[32][32] in float32
-// for up to 32 rows of one panel. A panel stays in the nearest cache while all rows go by.
+//   int8_sums(a, stride, rows, panel, k_tiles, fetch, sums)   sums[32][32] of u8 x s8, exact
+//   bf16_sums(a, stride, rows, panel, k_tiles, fetch, sums)   sums[32][32] in float32
+// for up to 32 rows of one panel; `fetch` where the panel is not in a near cache yet. A panel stays in the nearest cache while all rows go by.
 #pragma once
 
 #include "kernels.h"
@@ -45,7 +45,7 @@ void int8_product(const PackedMatrix& w, const EncodedRows& x, const Destination
   const int channel = panel * kPanel;
   for (int first = 0; first < x.tokens; first += tile_tokens) {
     const int tokens = x.tokens - first < tile_tokens ? x.tokens - first : tile_tokens;
-    int8_sums(x.data + first * per_token * x.stride, x.stride, tokens * per_token, weights, w.k_tiles, sums);
+    int8_sums(x.data + first * per_token * x.stride, x.stride, tokens * per_token, weights, w.k_tiles, first == 0, sums);
     for (int i = 0; i < tokens; ++i) {
       const std::int32_t* row = sums + i * per_token * kPanel;
       const F16 scale = splat(x.scale[first + i]);
@@ -62,7 +62,7 @@ void bf16_product(const PackedMatrix& w, const EncodedRows& x, const Destination
   const F16 second_bias = load(w.bias + panel * kPanel + kLanes);
   for (int first = 0; first < x.tokens; first += kTileRows) {
     const int tokens = x.tokens - first < kTileRows ? x.tokens - first : kTileRows;
-    bf16_sums(x.data + first * x.stride, x.stride, tokens, weights, w.k_tiles, sums);
+    bf16_sums(x.data + first * x.stride, x.stride, tokens, weights, w.k_tiles, first == 0, sums);
     for (int i = 0; i < tokens; ++i) {
       const float* row = sums + i * kPanel;
       put(to, first + i, panel, load(row) + first_bias, load(row + kLanes) + second_bias);

@@ -163,6 +163,7 @@ void Model::embed(const Step& step, int row) {
   for (int i = 0; i < shape_.hidden; ++i) {
     to[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(from[i]) << 16);
   }
+  std::fill(to + shape_.hidden, to + hidden_stride_, 0.0F);  // the row before may have been NaN
 }
 
 template <typename Body>

@@ -9,6 +9,29 @@ GATE_LANES: int
 def available_isas() -> list[str]:
     """Names of the kernel paths that run here, slowest first."""
 
+def product(
+    isa: str,
+    precision: str,
+    x: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    bias: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """One kernel by itself, for tests: `x` [m, k] times `weights` [n, k] transposed, plus bias."""
+
+def norm(
+    isa: str, x: NDArray[np.float32], weight: NDArray[np.float32], epsilon: float
+) -> NDArray[np.float32]: ...
+def attention(
+    isa: str,
+    queries: NDArray[np.float32],
+    keys: NDArray[np.float32],
+    values: NDArray[np.float32],
+    window: int,
+) -> NDArray[np.float32]:
+    """Of the context's last tokens: queries [tokens, heads, dim], keys [context, kv_heads, dim]."""
+
+def best(isa: str, x: NDArray[np.float32]) -> int: ...
+
 class Model:
     def __init__(
         self,

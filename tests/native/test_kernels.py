@@ -1,0 +1,175 @@
+"""Each kernel on each path of this machine, against the same sum in double precision."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+native = pytest.importorskip("salver._native")
+
+Floats = NDArray[np.float32]
+ISAS = native.available_isas()
+SEEDS = st.integers(0, 2**32 - 1)
+
+pytestmark = pytest.mark.parametrize("isa", ISAS)
+
+
+def draw(seed: int, *shape: int) -> Floats:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def int8_channels(weights: Floats) -> NDArray[np.float64]:
+    """What int8 with one scale per output channel keeps of `weights`."""
+    most = np.abs(weights).max(axis=1, keepdims=True)
+    levels = np.round(
+        weights * (np.float32(127) / most)
+    )  # in float32, where halves fall the same way
+    kept: NDArray[np.float64] = levels.astype(np.float64) * most / 127
+    return kept
+
+
+def bf16(x: Floats) -> NDArray[np.float64]:
+    bits = x.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
+    return rounded.view(np.float32).astype(np.float64)
+
+
+@given(m=st.integers(1, 70), n=st.integers(1, 100), k=st.integers(1, 300), seed=SEEDS)
+@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize(("precision", "levels"), [("w8a16", 32767), ("w8a8", 127)])
+def test_int8_products_err_by_the_rounding_of_their_rows_alone(
+    isa: str, precision: str, levels: int, m: int, n: int, k: int, seed: int
+) -> None:
+    x, weights, bias = draw(seed, m, k), draw(seed + 1, n, k), draw(seed + 2, n)
+    found = native.product(isa, precision, x, weights, bias)
+    kept = int8_channels(weights)
+    expected = x.astype(np.float64) @ kept.T + bias
+    step = np.abs(x).max(axis=1, keepdims=True) / levels
+    bound = 0.51 * step * np.abs(kept).sum(axis=1) + 1e-5 * (1 + np.abs(expected))
+    assert (np.abs(found - expected) <= bound).all()
+
+
+@given(m=st.integers(1, 70), n=st.integers(1, 100), k=st.integers(1, 300), seed=SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_bf16_products_are_those_of_the_rounded_operands(
+    isa: str, m: int, n: int, k: int, seed: int
+) -> None:
+    x, weights, bias = draw(seed, m, k), draw(seed + 1, n, k), draw(seed + 2, n)
+    found = native.product(isa, "bf16", x, weights, bias)
+    expected = bf16(x) @ bf16(weights).T + bias
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5 * k**0.5)
+
+
+@given(m=st.integers(2, 70), n=st.integers(1, 80), k=st.integers(1, 200), seed=SEEDS)
+@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16"])
+def test_a_row_of_a_product_does_not_know_its_neighbours(
+    isa: str, precision: str, m: int, n: int, k: int, seed: int
+) -> None:
+    x, weights = draw(seed, m, k), draw(seed + 1, n, k)
+    whole = native.product(isa, precision, x, weights)
+    cut = seed % (m - 1) + 1
+    parts = [native.product(isa, precision, part, weights) for part in (x[:cut], x[cut:])]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+
+
+@given(m=st.integers(1, 40), n=st.integers(1, 80), k=st.integers(1, 200), seed=SEEDS)
+@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("precision", ["w8a16", "w8a8"])
+def test_int8_products_have_the_same_integers_on_every_path(
+    isa: str, precision: str, m: int, n: int, k: int, seed: int
+) -> None:
+    """The paths differ in whether the last multiplication and addition are fused, no more."""
+    x, weights = draw(seed, m, k), draw(seed + 1, n, k)
+    expected = native.product("scalar", precision, x, weights)
+    found = native.product(isa, precision, x, weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16"])
+def test_a_row_that_is_not_finite_spoils_itself_alone(
+    isa: str, precision: str, wrong: float
+) -> None:
+    x, weights = draw(1, 20, 64), draw(2, 48, 64)
+    clean = native.product(isa, precision, x, weights)
+    x[7, 3] = wrong
+    found = native.product(isa, precision, x, weights)
+    assert not np.isfinite(found[7]).any()
+    others = np.arange(20) != 7
+    np.testing.assert_array_equal(found[others], clean[others])
+
+
+@pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16"])
+def test_rows_and_channels_of_zeros_give_the_bias(isa: str, precision: str) -> None:
+    x, weights, bias = draw(1, 3, 40), draw(2, 5, 40), draw(3, 5)
+    x[1] = 0
+    weights[2] = 0
+    found = native.product(isa, precision, x, weights, bias)
+    np.testing.assert_array_equal(found[1], bias)
+    np.testing.assert_array_equal(found[:, 2], [bias[2]] * 3)
+
+
+@given(size=st.integers(1, 300), scale=st.sampled_from([1e-3, 1.0, 1e3]), seed=SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_norm(isa: str, size: int, scale: float, seed: int) -> None:
+    x, weight = draw(seed, size) * np.float32(scale), draw(seed + 1, size)
+    wide = x.astype(np.float64)
+    expected = wide / np.sqrt(np.square(wide).mean() + 1e-5) * weight
+    np.testing.assert_allclose(native.norm(isa, x, weight, 1e-5), expected, rtol=2e-6, atol=1e-7)
+
+
+@given(
+    tokens=st.integers(1, 40),
+    past=st.sampled_from([0, 1, 5, 31, 32, 97, 128, 300]),
+    heads=st.sampled_from([(1, 1), (4, 4), (6, 2), (7, 1), (20, 1)]),
+    dim=st.sampled_from([2, 8, 10, 64, 80, 128]),
+    window=st.sampled_from([1, 7, 40, 2**30]),
+    seed=SEEDS,
+)
+@settings(max_examples=40, deadline=None)
+def test_attention(
+    isa: str, tokens: int, past: int, heads: tuple[int, int], dim: int, window: int, seed: int
+) -> None:
+    context = past + tokens
+    queries = 2 * draw(seed, tokens, heads[0], dim)
+    keys, values = draw(seed + 1, context, heads[1], dim), draw(seed + 2, context, heads[1], dim)
+    found = native.attention(isa, queries, keys, values, window)
+    expected = attention(bf16(queries), bf16(keys), bf16(values), window)
+    np.testing.assert_allclose(found, expected, atol=0.01)  # weights are bf16: 2^-9 of a value
+
+
+def attention(
+    queries: NDArray[np.float64],
+    keys: NDArray[np.float64],
+    values: NDArray[np.float64],
+    window: int,
+) -> NDArray[np.float64]:
+    group = queries.shape[1] // keys.shape[1]
+    keys, values = keys.repeat(group, axis=1), values.repeat(group, axis=1)
+    scores = np.einsum("thd,khd->htk", queries, keys) / queries.shape[2] ** 0.5
+    key = np.arange(len(keys))
+    position = key[-len(queries) :, None]
+    scores[:, (key > position) | (key <= position - window)] = -np.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    mixed: NDArray[np.float64] = np.einsum("htk,khd->thd", weights, values)
+    return mixed
+
+
+@given(size=st.integers(1, 400), seed=SEEDS)
+def test_best_is_the_first_of_the_largest(isa: str, size: int, seed: int) -> None:
+    x = np.random.default_rng(seed).integers(-3, 3, size).astype(np.float32)
+    assert native.best(isa, x) == int(x.argmax())
+    x[seed % size] = [np.nan, np.inf, -np.inf][seed % 3]
+    assert native.best(isa, x) == -1
+
+
+def test_what_does_not_fit_is_refused(isa: str) -> None:
+    with pytest.raises(ValueError, match=r"weights are \[n, k\]"):
+        native.product(isa, "w8a16", draw(1, 2, 8), draw(2, 3, 9))
+    with pytest.raises(ValueError, match="precision is"):
+        native.product(isa, "q4", draw(1, 2, 8), draw(2, 3, 8))
+    with pytest.raises(ValueError, match="kv_heads divides heads"):
+        native.attention(isa, draw(1, 1, 3, 8), draw(2, 1, 2, 8), draw(3, 1, 2, 8), 1)

@@ -1,0 +1,204 @@
+"""The native runner against the reference runner, and law 3 on it: equal means equal bits."""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from salver.contract import SamplingParams
+from salver.engine.plan import SampleSpec
+from salver.engine.runners.numpy_runner import NumpyRunner
+from salver.models import ModelConfig
+from salver.models.checkpoint import Checkpoint
+from salver.testing.steps import Piece, lay_out
+from salver.testing.tiny_model import TinyCheckpoint, tiny_config
+
+native = pytest.importorskip("salver._native")
+native_runner = pytest.importorskip("salver.engine.runners.native_runner")
+
+Floats = NDArray[np.float32]
+ISAS = native.available_isas()
+PRECISIONS = ["w8a16", "w8a8", "bf16"]
+PATHS = [*itertools.product(ISAS, PRECISIONS)]
+HEADS = [(4, 4), (4, 2), (6, 2), (7, 1), (20, 1), (3, 3)]
+BLOCKS = 16
+
+Runner = Callable[..., "native_runner.NativeRunner"]
+
+
+def make(
+    checkpoint: Checkpoint, isa: str, precision: str, threads: int = 1
+) -> "native_runner.NativeRunner":
+    """A runner whose pool is full of NaN: what a sequence must never see."""
+    runner = native_runner.NativeRunner(
+        checkpoint,
+        num_blocks=BLOCKS,
+        max_batch_tokens=512,
+        precision=precision,
+        threads=threads,
+        isa=isa,
+    )
+    runner.fill_pool(0xFF)
+    return runner
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> ModelConfig:
+    heads, kv_heads = draw(st.sampled_from(HEADS))
+    return tiny_config(
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=draw(st.sampled_from([4, 8, 10, 64])),
+        vocab_size=draw(st.sampled_from([33, 61, 300])),
+        tie_embeddings=draw(st.booleans()),
+        attention_bias=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        sliding_window=draw(st.sampled_from([None, 1, 7, 70])),
+    )
+
+
+@pytest.mark.parametrize(("isa", "precision"), PATHS)
+@given(
+    config=configs(),
+    lengths=st.lists(st.integers(1, 140), min_size=1, max_size=3),
+    chance=st.randoms(use_true_random=False),
+)
+@settings(max_examples=8, deadline=None)
+def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
+    isa: str, precision: str, config: ModelConfig, lengths: list[int], chance: random.Random
+) -> None:
+    checkpoint = TinyCheckpoint(config, seed=chance.randrange(1000))
+    prompts = [[chance.randrange(config.vocab_size) for _ in range(n)] for n in lengths]
+    ids = chance.sample(range(BLOCKS), k=BLOCKS)
+    tables = [[ids.pop() for _ in range(-(-length // 32))] for length in lengths]
+    together = make(checkpoint, isa, precision, threads=chance.randint(2, 3))
+    found = in_random_company(together, prompts, tables, chance)
+    for prompt, hidden in zip(prompts, found, strict=True):
+        alone = make(checkpoint, isa, precision)
+        expected = alone.forward(lay_out([Piece("alone", prompt, 0, range(BLOCKS))]))
+        np.testing.assert_array_equal(hidden, expected)
+        logits = alone.logits(range(len(prompt)))
+        some = chance.sample(range(len(prompt)), k=chance.randint(1, len(prompt)))
+        np.testing.assert_array_equal(alone.logits(some), logits[some])
+
+
+def in_random_company(
+    runner: "native_runner.NativeRunner",
+    prompts: list[list[int]],
+    tables: list[list[int]],
+    chance: random.Random,
+) -> list[Floats]:
+    parts: list[list[Floats]] = [[] for _ in prompts]
+    for pieces in random_steps(prompts, tables, chance):
+        plan = lay_out(pieces)
+        hidden = runner.forward(plan)
+        for sequence in plan.sequences:
+            parts[int(sequence.key)].append(hidden[sequence.start : sequence.end])
+    return [np.concatenate(part) for part in parts]
+
+
+def random_steps(
+    prompts: list[list[int]], tables: list[list[int]], chance: random.Random
+) -> Iterator[list[Piece]]:
+    done = [0] * len(prompts)
+    largest = chance.choice([2, 9, 40, 140])
+    while unfinished := [i for i, prompt in enumerate(prompts) if done[i] < len(prompt)]:
+        pieces = []
+        for i in chance.sample(unfinished, k=chance.randint(1, len(unfinished))):
+            end = min(done[i] + chance.randint(1, largest), len(prompts[i]))
+            pieces.append(Piece(str(i), prompts[i][done[i] : end], done[i], tables[i]))
+            done[i] = end
+        yield pieces
+
+
+@pytest.mark.parametrize(("isa", "precision"), PATHS)
+def test_a_prefix_hit_changes_no_bit(isa: str, precision: str) -> None:
+    """The reader finds its first block written by another sequence, in the same step."""
+    checkpoint = TinyCheckpoint(tiny_config(num_heads=6, num_kv_heads=2))
+    rng = np.random.default_rng(3)
+    head, first, second = (rng.integers(0, 61, size).tolist() for size in (64, 50, 77))
+    alone = make(checkpoint, isa, precision)
+    expected = alone.forward(lay_out([Piece("alone", head + second, 0, range(BLOCKS))]))
+    runner = make(checkpoint, isa, precision, threads=2)
+    writer = Piece("writer", head + first, 0, [9, 4, 1, 0])
+    reader = Piece("reader", second, 64, [9, 4, 2, 3, 5])
+    found = runner.forward(lay_out([writer, reader]))[-77:]
+    np.testing.assert_array_equal(found, expected[-77:])
+
+
+@pytest.mark.parametrize(("isa", "precision"), PATHS)
+@given(config=configs(), length=st.integers(1, 150))
+@settings(max_examples=6, deadline=None)
+def test_logits_are_near_the_reference(
+    isa: str, precision: str, config: ModelConfig, length: int
+) -> None:
+    """Held to what each precision rounds; exactness is held kernel by kernel."""
+    checkpoint = TinyCheckpoint(config)
+    rng = np.random.default_rng(length)
+    plan = lay_out([Piece("a", rng.integers(0, config.vocab_size, length).tolist(), 0, range(64))])
+    reference = NumpyRunner(checkpoint, num_blocks=64)
+    expected = reference.logits(reference.forward(plan))
+    plan = lay_out([Piece("a", plan.token_ids, 0, range(BLOCKS))])
+    runner = make(checkpoint, isa, precision)
+    runner.forward(plan)
+    found = runner.logits(range(length))
+    error = np.sqrt(np.square(found - expected).mean()) / expected.std()
+    assert error < {"bf16": 0.1, "w8a16": 0.15, "w8a8": 0.2}[precision]
+
+
+@pytest.mark.parametrize(("isa", "precision"), PATHS)
+def test_the_greedy_token_is_the_largest_logit(isa: str, precision: str) -> None:
+    checkpoint = TinyCheckpoint(tiny_config(vocab_size=600))
+    runner = make(checkpoint, isa, precision, threads=2)
+    rng = np.random.default_rng(5)
+    greedy = SampleSpec(SamplingParams(max_tokens=1, temperature=0), 0, [], [])
+    biased = SampleSpec(SamplingParams(1, temperature=0, logit_bias={77: 1e4}), 0, [], [])
+    pieces = [
+        Piece(str(i), rng.integers(0, 600, 5).tolist(), 0, [i], biased if i == 3 else greedy)
+        for i in range(12)
+    ]
+    plan = lay_out(pieces)
+    output = runner.execute(plan)
+    logits = runner.logits([each.end - 1 for each in plan.sequences])
+    expected = logits.argmax(axis=1).tolist()
+    expected[3] = 77
+    assert [output.sampled[str(i)].token_id for i in range(12)] == expected
+    assert not output.failed
+
+
+def test_a_sequence_that_is_not_finite_fails_alone() -> None:
+    class Broken(TinyCheckpoint):
+        def tensor(self, name: str) -> Floats:
+            values = super().tensor(name)
+            if "embed" in name:
+                values = values.copy()
+                values[7] = np.nan
+            return values
+
+    runner = make(Broken(tiny_config(tie_embeddings=False)), ISAS[-1], "w8a16", threads=2)
+    greedy = SampleSpec(SamplingParams(max_tokens=1, temperature=0), 0, [], [])
+    plan = lay_out([Piece("bad", [1, 7, 2], 0, [0], greedy), Piece("good", [1, 2], 0, [1], greedy)])
+    output = runner.execute(plan)
+    assert set(output.sampled) == {"good"}
+    assert output.failed["bad"].rule == "sampling.finite_logits"
+    reused = lay_out([Piece("next", [1, 2], 0, [0], greedy)])  # the block that held NaN
+    assert runner.execute(reused).sampled["next"] == output.sampled["good"]
+
+
+def test_a_step_that_the_core_cannot_take_is_refused_before_it_runs() -> None:
+    runner = make(TinyCheckpoint(tiny_config()), ISAS[-1], "w8a16")
+    with pytest.raises(ValueError, match="1 to step_tokens"):
+        runner.forward(lay_out([Piece("a", [1] * 513, 0, range(BLOCKS))]))
+    with pytest.raises(ValueError, match="a block table covers"):
+        runner.forward(lay_out([Piece("a", [1] * 33, 0, [0])]))
+    with pytest.raises(ValueError, match="a token id is in"):
+        runner.forward(lay_out([Piece("a", [61], 0, [0])]))
+    with pytest.raises(ValueError, match="a block id is in"):
+        runner.forward(lay_out([Piece("a", [1], 0, [BLOCKS])]))
+    with pytest.raises(ValueError, match="no sse path"):
+        make(TinyCheckpoint(tiny_config()), "sse", "w8a16")
