@@ -3,7 +3,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-CONTRACT ?= examples/smollm2.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test check bench docs lock clean
@@ -26,8 +25,13 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 serve: setup ## fetch the default model by digest, serve it, answer one request
-	$(BIN)/salver pull $(CONTRACT)
-	$(BIN)/salver serve $(CONTRACT) --ask "What is the capital of France?"
+	@contract=examples/smollm2.yaml; \
+	if ! $(BIN)/python -c "import salver._native" 2>/dev/null; then \
+	  echo "No native core here (set-up found no C++ compiler): serving with the NumPy runner." >&2; \
+	  contract=examples/smollm2-numpy.yaml; \
+	fi; \
+	$(BIN)/salver pull $$contract && \
+	$(BIN)/salver serve $$contract --ask "What is the capital of France?"
 
 check: setup ## lint, types and import layers
 	$(BIN)/ruff format --check .

@@ -13,7 +13,6 @@ from salver.cli.exits import Exit
 from salver.cli.fit import Fit, machine_problems, prove_fit
 from salver.cli.machine import Machine
 from salver.contract import Envelope, load_deployment
-from salver.engine.memory import BLOCK_SIZE
 from salver.errors import DoesNotFit
 from salver.testing.tiny_model import tiny_config
 
@@ -61,7 +60,7 @@ def test_a_model_in_the_store_is_proven_to_fit(contract: Callable[..., Path], pu
     memory = found["fit"]["memory"]
     assert memory["kv_tokens"] == 4 * 64  # four running requests of a full context, no more
     assert memory["kv_pool_bytes"] == memory["num_blocks"] * memory["block_bytes"]
-    assert memory["block_size"] == BLOCK_SIZE
+    assert memory["block_size"] == 16
     assert found["release"] == load_deployment(path).release.id
 
 
@@ -115,7 +114,10 @@ def test_a_damaged_model_is_an_integrity_failure(
     assert "digest" in capsys.readouterr().err
 
 
-def test_the_full_example_is_sound_but_for_the_engine() -> None:
+def test_without_a_native_core_the_full_example_is_sound_but_for_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("salver.engine.runners.choice.native_is_built", lambda: False)
     result = check(EXAMPLES / "full.yaml")
     assert result.exit_code == Exit.USAGE
     found = record(EXAMPLES / "full.yaml")
@@ -140,11 +142,11 @@ def test_machine_problems_come_together() -> None:
 
 
 def test_a_fit_can_be_required(contract: Callable[..., Path]) -> None:
-    envelope = load_deployment(contract()).release.envelope
-    fit = prove_fit(envelope, tiny_config(), SMALL)
+    release = load_deployment(contract()).release
+    fit = prove_fit(release, tiny_config(), SMALL)
     assert fit.require() is fit.plan
     with pytest.raises(DoesNotFit, match="not in the store"):
-        prove_fit(envelope, None, SMALL).require()
+        prove_fit(release, None, SMALL).require()
     problem = DoesNotFit("too large")
     with pytest.raises(DoesNotFit, match="too large"):
         Fit(fit.plan, (problem,)).require()

@@ -15,9 +15,11 @@ from typing import IO
 import httpx
 import pytest
 
+from salver.engine.runners.choice import native_is_built
 from salver.registry import ArtifactRef, ArtifactStore, pull
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "smollm2.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = EXAMPLES / ("smollm2.yaml" if native_is_built() else "smollm2-numpy.yaml")
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def serve(home: Path, target: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def contract_of(artifact: Path, digest: str, folder: Path) -> Path:
-    example = (Path(__file__).parents[2] / "examples" / "smollm2.yaml").read_text()
+    example = (Path(__file__).parents[2] / "examples" / "smollm2-numpy.yaml").read_text()
     lines = [
         f"  artifact: file:{artifact}"
         if line.startswith("  artifact:")

@@ -31,13 +31,16 @@ def serve(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_without_keys_it_listens_on_loopback_only(tmp_path: Path) -> None:
-    done = serve(tmp_path, str(EXAMPLES / "smollm2.yaml"), "--host", "0.0.0.0")
+    done = serve(tmp_path, str(EXAMPLES / "smollm2-numpy.yaml"), "--host", "0.0.0.0")
     assert done.returncode == 2
     assert "loopback only" in done.stderr
 
 
 def test_a_contract_that_cannot_be_kept_opens_no_port(tmp_path: Path) -> None:
-    done = serve(tmp_path, str(EXAMPLES / "full.yaml"), "--port", "0")
+    contract = tmp_path / "contract.yaml"
+    text = (EXAMPLES / "full.yaml").read_text()
+    contract.write_text(text.replace("quantization: w8a16", "quantization: q4"))
+    done = serve(tmp_path, str(contract), "--port", "0")
     assert done.returncode == 2
     assert "runtime.engine_available" in done.stderr
     assert "not yet enforced" in done.stderr
@@ -59,7 +62,7 @@ def test_a_bare_model_is_served_under_a_contract_that_is_shown(
 @pytest.mark.model
 def test_a_port_in_use_is_named(server: "Server") -> None:
     port = server.url.rsplit(":", 1)[1]
-    done = serve(server.home, str(EXAMPLES / "smollm2.yaml"), "--port", port)
+    done = serve(server.home, str(EXAMPLES / "smollm2-numpy.yaml"), "--port", port)
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr
     assert "choose another port" in done.stderr

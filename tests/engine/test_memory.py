@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salver.engine import MemoryPlan, plan_memory
+from salver.engine.runners.choice import RunnerKind
 from salver.errors import DoesNotFit
 from salver.models.config import ModelConfig, RopeConfig
 
@@ -32,8 +33,8 @@ def plan(
 ) -> MemoryPlan:
     return plan_memory(
         config,
+        RunnerKind.NUMPY_F32,
         memory_bytes=memory,
-        block_size=16,
         threads=2,
         max_batch_tokens=512,
         max_running=running,

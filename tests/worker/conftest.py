@@ -29,7 +29,6 @@ def make_spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MakeSpec:
             max_batch_tokens=64,
             max_queued_requests=64,
             max_queued_tokens=4096,
-            block_size=4,
             engine=f"moody_engines:{engine}",
         )
 

@@ -14,6 +14,7 @@ from salver.testing import FakeRunner, LetterDecoder
 from salver.worker import ModelFacts, WorkerSpec
 
 # Token ids in a prompt that give the step that computes them its mood.
+BLOCK_SIZE = 4
 WEDGE, FAIL, DIE = 90, 91, 92
 
 
@@ -71,7 +72,7 @@ def crashes(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
 
 def _engine(spec: WorkerSpec, step_seconds: float) -> tuple[EngineCore, ModelFacts]:
     core = EngineCore.build(
-        MoodyRunner(step_seconds, spec.block_size),
+        MoodyRunner(step_seconds, BLOCK_SIZE),
         MonotonicClock(),
         Limits(spec.max_running, spec.max_batch_tokens, spec.max_context_tokens),
         QueueBound(spec.max_queued_requests, spec.max_queued_tokens),

@@ -66,12 +66,13 @@ def examine(file: Path) -> Report:
         UnsupportedModel: the model needs what this build does not compute.
     """
     from salver.contract import declared_only, load_deployment, unavailable
+    from salver.engine.runners.choice import native_is_built
 
     try:
         deployment = load_deployment(file)
     except ContractError as error:
         return Report(file, faults=error.faults)
-    faults = unavailable(deployment)
+    faults = unavailable(deployment, native_core=native_is_built())
     fit = None if faults else _fit(deployment)
     return Report(file, deployment, faults, declared_only(deployment), fit)
 
@@ -81,7 +82,7 @@ def _fit(deployment: "Deployment") -> "Fit":
     from salver.cli.machine import this_machine
 
     release = deployment.release
-    return prove_fit(release.envelope, config_in_store(release, store_root()), this_machine())
+    return prove_fit(release, config_in_store(release, store_root()), this_machine())
 
 
 def report_lines(report: Report) -> Iterator[str]:

@@ -8,9 +8,10 @@ import json
 import re
 from pathlib import Path
 
-from salver.cli.fit import plan_envelope
+from salver.cli.fit import default_kind, plan_envelope
 from salver.cli.machine import Machine, this_machine
 from salver.contract import Envelope
+from salver.engine.runners.choice import RunnerKind
 from salver.models import ModelConfig, open_checkpoint
 from salver.registry import ArtifactRef, ArtifactStore, pull
 
@@ -28,7 +29,7 @@ owner: nobody, this is development mode
 release:
   artifact: {artifact}
   digest: {digest}
-  runtime: {{engine: numpy, quantization: f32, kv_cache: f32}}
+  runtime: {{engine: {engine}, quantization: {quantization}, kv_cache: {kv_cache}}}
   envelope:
     memory: {memory}MiB
     threads: {threads}
@@ -56,12 +57,19 @@ def assume_contract(model: Path, store: ArtifactStore) -> str:
         name=_name(model),
         artifact=json.dumps(str(reference)),  # JSON strings are YAML strings
         digest=pulled.digest,
+        **_runtime(default_kind()),
         memory=_memory(config, machine, context) // MIB,
         threads=machine.cores,
         context=context,
         output=context // 2,
         running=MAX_RUNNING,
     )
+
+
+def _runtime(kind: RunnerKind) -> dict[str, str]:
+    engine, _, quantization = kind.partition("/")
+    kv_cache = "bf16" if kind.is_native else "f32"
+    return {"engine": engine, "quantization": quantization, "kv_cache": kv_cache}
 
 
 def _memory(config: ModelConfig, machine: Machine, context: int) -> int:
@@ -75,7 +83,7 @@ def _memory(config: ModelConfig, machine: Machine, context: int) -> int:
         max_running=MAX_RUNNING,
         max_batch_tokens=512,
     )
-    return min(share, plan_envelope(envelope, config).total_bytes + MIB)
+    return min(share, plan_envelope(default_kind(), envelope, config).total_bytes + MIB)
 
 
 def _name(model: Path) -> str:

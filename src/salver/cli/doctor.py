@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from salver.cli.machine import Machine
     from salver.contract import Envelope
     from salver.engine.memory import MemoryPlan
+    from salver.engine.runners.choice import RunnerKind
     from salver.models import ModelConfig
 
 _CONTRACT_SUFFIXES = (".yaml", ".yml")
@@ -76,16 +77,16 @@ def _diagnose(target: Path | None) -> Diagnosis:
         return Diagnosis(machine, bandwidth, problem=problem)
 
 
-def _model(target: Path, machine: "Machine") -> "tuple[Envelope, ModelConfig]":
-    """The envelope and the model's shape: from a contract, or a model with all the machine has."""
-    from salver.cli.fit import config_in_store
+def _model(target: Path, machine: "Machine") -> "tuple[RunnerKind, Envelope, ModelConfig]":
+    """The runner, the envelope and the model's shape: from a contract, or a model with all the machine has."""
+    from salver.cli.fit import config_in_store, default_kind, runner_kind
     from salver.contract import Envelope, load_deployment
     from salver.models import open_checkpoint
 
     if target.suffix in _CONTRACT_SUFFIXES:
         release = load_deployment(target).release
         if config := config_in_store(release, store_root()):
-            return release.envelope, config
+            return runner_kind(release.runtime), release.envelope, config
         fix = f"salver pull {target}"
         raise FetchError(f"{release.digest} is not in the store", rule="registry.present", fix=fix)
     config = open_checkpoint(target).config
@@ -98,7 +99,7 @@ def _model(target: Path, machine: "Machine") -> "tuple[Envelope, ModelConfig]":
         max_running=64,
         max_batch_tokens=512,
     )
-    return envelope, config
+    return default_kind(), envelope, config
 
 
 def _machine_rows(diagnosis: Diagnosis) -> list[tuple[str, ...]]:

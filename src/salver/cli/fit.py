@@ -8,8 +8,9 @@ from pathlib import Path
 
 from salver.cli.console import size
 from salver.cli.machine import Machine
-from salver.contract import Envelope, Release
-from salver.engine.memory import BLOCK_SIZE, MemoryPlan, plan_memory
+from salver.contract import Envelope, Release, Runtime
+from salver.engine.memory import MemoryPlan, plan_memory
+from salver.engine.runners.choice import RunnerKind, native_is_built
 from salver.errors import DoesNotFit
 from salver.models import ModelConfig, open_checkpoint
 from salver.registry import ArtifactStore, Digest
@@ -49,27 +50,37 @@ def config_in_store(release: Release, store_root: Path) -> ModelConfig | None:
     return open_checkpoint(store.open_verified(digest)).config
 
 
-def prove_fit(envelope: Envelope, config: ModelConfig | None, machine: Machine) -> Fit:
+def prove_fit(release: Release, config: ModelConfig | None, machine: Machine) -> Fit:
     """Hold the model against the envelope and the envelope against the machine."""
-    problems = machine_problems(envelope, machine)
+    problems = machine_problems(release.envelope, machine)
     if config is None:
         return Fit(None, problems, "the artifact is not in the store, so its size is not known")
     try:
-        return Fit(plan_envelope(envelope, config), problems)
+        return Fit(plan_envelope(runner_kind(release.runtime), release.envelope, config), problems)
     except DoesNotFit as problem:
         return Fit(None, (problem, *problems))
 
 
-def plan_envelope(envelope: Envelope, config: ModelConfig) -> MemoryPlan:
-    """Divide the envelope's memory.
+def runner_kind(runtime: Runtime) -> RunnerKind:
+    """The runner that a runtime, found available, asks for."""
+    return RunnerKind(f"{runtime.engine}/{runtime.quantization}")
+
+
+def default_kind() -> RunnerKind:
+    """What computes where no contract says: the native core, where this installation has it."""
+    return RunnerKind.NATIVE_W8A16 if native_is_built() else RunnerKind.NUMPY_F32
+
+
+def plan_envelope(kind: RunnerKind, envelope: Envelope, config: ModelConfig) -> MemoryPlan:
+    """Divide the envelope's memory for a kind of runner.
 
     Raises:
         DoesNotFit: the envelope is too small, or its context too long for the model.
     """
     return plan_memory(
         config,
+        kind,
         memory_bytes=envelope.memory,
-        block_size=BLOCK_SIZE,
         threads=envelope.threads,
         max_batch_tokens=envelope.max_batch_tokens,
         max_running=envelope.max_running,

@@ -1,4 +1,4 @@
-"""Where Salver keeps its own files."""
+"""What the environment says: where Salver keeps its files, and which path its core is to take."""
 
 import os
 from pathlib import Path
@@ -13,3 +13,8 @@ def salver_home() -> Path:
 def store_root() -> Path:
     """The directory of the artifact store."""
     return salver_home() / "store"
+
+
+def forced_isa() -> str | None:
+    """`$SALVER_ISA`: a slower path of the native core, such as `avx2`, to be taken anyway."""
+    return os.environ.get("SALVER_ISA") or None

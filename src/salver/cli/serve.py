@@ -21,7 +21,7 @@ from salver.cli.check import examine, report_lines
 from salver.cli.development import assume_contract
 from salver.cli.exits import Exit
 from salver.cli.first_request import ask as send_first_request
-from salver.cli.home import store_root
+from salver.cli.home import forced_isa, store_root
 from salver.cli.service import Service
 from salver.contract import Deployment, load_deployment
 from salver.gateway import listen
@@ -56,7 +56,7 @@ def serve(
     development = target.suffix not in {".yaml", ".yml"}
     deployment = _assumed(target, as_json=as_json) if development else _checked(target)
     mode: Mode = "development" if development else "production"
-    service = Service(deployment, mode, store_root())
+    service = Service(deployment, mode, store_root(), forced_isa())
     listener = listen(host, port)
     url = _url(listener)
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from salver.cli.fit import runner_kind
 from salver.clock import MonotonicClock
 from salver.contract import Deployment
 from salver.gateway import Limits, Served, create_app
@@ -26,12 +27,16 @@ class Service:
         deployment: passed every check.
         mode: `development` marks a contract that was assumed.
         store: the root of the store that has its artifact.
+        isa: a slower path of the native core, where one is forced.
     """
 
-    def __init__(self, deployment: Deployment, mode: Mode, store: Path) -> None:
+    def __init__(
+        self, deployment: Deployment, mode: Mode, store: Path, isa: str | None = None
+    ) -> None:
         self._deployment = deployment
         self._mode: Mode = mode
         self._store = store
+        self._isa = isa
         self._clock = MonotonicClock()
 
     async def run(
@@ -100,6 +105,8 @@ class Service:
             max_batch_tokens=envelope.max_batch_tokens,
             max_queued_requests=admission.max_queued_requests,
             max_queued_tokens=admission.max_queued_tokens,
+            runner=runner_kind(release.runtime),
+            isa=self._isa,
         )
 
     def _served(self) -> Served:

@@ -7,12 +7,13 @@ for a field that is in neither.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from salver.contract.deployment import Deployment
 from salver.contract.faults import Fault
 from salver.contract.policy import Overload
-from salver.contract.release import Engine
+from salver.contract.release import Engine, KvCache, Quantization
 from salver.contract.section import Section
 
 ENFORCED = {
@@ -60,6 +61,13 @@ _KEPT_ANYWAY = {
 """Values of not yet enforced fields that say what happens in any case."""
 
 
+_NATIVE_QUANTIZATIONS = (Quantization.W8A16, Quantization.W8A8, Quantization.BF16)
+_NO_CORE = (
+    "this installation has no native core: install a C++ compiler and reinstall, or use "
+    "`engine: numpy` with `quantization: f32` and `kv_cache: f32`"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredOnly:
     """A part that the deployment declares and this version does not enforce."""
@@ -90,13 +98,28 @@ def enforcement_of(path: str) -> tuple[bool, str]:
     return False, NOT_YET.get(path, "")
 
 
-def unavailable(deployment: Deployment) -> tuple[Fault, ...]:
-    """What the contract asks for by right but this build does not have."""
-    engine = deployment.release.runtime.engine
-    if engine is not Engine.NATIVE:
+def unavailable(deployment: Deployment, *, native_core: bool) -> tuple[Fault, ...]:
+    """What the contract asks for by right but this installation does not have.
+
+    `native_core` says whether it has one, which a contract cannot know.
+    """
+    runtime = deployment.release.runtime
+    if runtime.engine is not Engine.NATIVE:
         return ()
-    fix = "use `engine: numpy` with `quantization: f32` and `kv_cache: f32`; this build has no native core"
-    return (Fault("release.runtime.engine", engine.value, "runtime.engine_available", fix),)
+    if not native_core:
+        return (_missing("engine", runtime.engine, _NO_CORE),)
+    faults = []
+    if runtime.quantization not in _NATIVE_QUANTIZATIONS:
+        fix = f"this version's native core has {', '.join(_NATIVE_QUANTIZATIONS)}"
+        faults.append(_missing("quantization", runtime.quantization, fix))
+    if runtime.kv_cache is not KvCache.BF16:
+        fix = "this version's native core has `kv_cache: bf16`"
+        faults.append(_missing("kv_cache", runtime.kv_cache, fix))
+    return tuple(faults)
+
+
+def _missing(field: str, value: StrEnum, fix: str) -> Fault:
+    return Fault(f"release.runtime.{field}", value.value, "runtime.engine_available", fix)
 
 
 def _declared(section: Section, path: str) -> Any:

@@ -8,13 +8,11 @@ the runner's own upper bound for `max_batch_tokens` tokens at the longest contex
 
 from dataclasses import dataclass
 
-from salver.engine.runners.step_memory import step_bytes
+from salver.engine.runners.choice import RunnerKind, runner_needs
 from salver.errors import DoesNotFit
 from salver.models.config import ModelConfig
 
-BLOCK_SIZE = 16  # tokens per KV block
 BASE_BYTES = 160 * 2**20  # measured resident set of a worker that holds no model, rounded up
-FLOAT32 = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +42,15 @@ class MemoryPlan:
 
 def plan_memory(
     config: ModelConfig,
+    kind: RunnerKind,
     *,
     memory_bytes: int,
-    block_size: int,
     threads: int,
     max_batch_tokens: int,
     max_running: int,
     max_context_tokens: int,
 ) -> MemoryPlan:
-    """Divide the envelope's memory for a float32 runner.
+    """Divide the envelope's memory for a runner of this kind.
 
     The pool is no larger than `max_running` full contexts could use.
 
@@ -69,16 +67,15 @@ def plan_memory(
             limit=config.max_positions,
             fix=f"set max_context_tokens to at most {config.max_positions}",
         )
-    weights = config.num_parameters * FLOAT32
-    activations = step_bytes(
+    needs = runner_needs(
+        kind,
         config,
-        block_size=block_size,
         threads=threads,
         max_batch_tokens=max_batch_tokens,
         max_context_tokens=max_context_tokens,
     )
-    block_bytes = config.kv_elements_per_token * FLOAT32 * block_size
-    blocks_per_context = -(-max_context_tokens // block_size)
+    weights, activations, block_bytes = needs.weights_bytes, needs.step_bytes, needs.block_bytes
+    blocks_per_context = -(-max_context_tokens // needs.block_size)
     left = memory_bytes - BASE_BYTES - weights - activations
     if left < blocks_per_context * block_bytes:
         needed = BASE_BYTES + weights + activations + blocks_per_context * block_bytes
@@ -93,7 +90,7 @@ def plan_memory(
             "or lower max_context_tokens or max_batch_tokens",
         )
     num_blocks = min(left // block_bytes, max_running * blocks_per_context)
-    return MemoryPlan(BASE_BYTES, weights, activations, block_bytes, block_size, num_blocks)
+    return MemoryPlan(BASE_BYTES, weights, activations, block_bytes, needs.block_size, num_blocks)
 
 
 def _mib(size: int) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from salver.clock import MonotonicClock
 from salver.engine import EngineCore, Limits, plan_memory
-from salver.engine.runners.numpy_runner import NumpyRunner
+from salver.engine.runners.choice import open_runner
 from salver.flow import QueueBound
 from salver.models import open_model
 from salver.registry import ArtifactStore, Digest
@@ -13,7 +13,7 @@ from salver.worker.spec import WorkerSpec
 
 
 def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
-    """Open the spec's artifact with the NumPy runner.
+    """Open the spec's artifact with the runner it names.
 
     The bytes are hashed in this process, since it is this process that serves them (law 8).
 
@@ -26,19 +26,21 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
     model = open_model(path)
     plan = plan_memory(
         model.config,
+        spec.runner,
         memory_bytes=spec.memory_bytes,
-        block_size=spec.block_size,
         threads=spec.threads,
         max_batch_tokens=spec.max_batch_tokens,
         max_running=spec.max_running,
         max_context_tokens=spec.max_context_tokens,
     )
     tokenizer = model.tokenizer
-    runner = NumpyRunner(
+    runner = open_runner(
+        spec.runner,
         model.checkpoint,
         num_blocks=plan.num_blocks,
-        block_size=plan.block_size,
         threads=spec.threads,
+        max_batch_tokens=spec.max_batch_tokens,
+        isa=spec.isa,
     )
     core = EngineCore.build(
         runner,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from salver.engine.core import EngineCore
-from salver.engine.memory import BLOCK_SIZE
+from salver.engine.runners.choice import RunnerKind
 from salver.worker.frames import ModelFacts
 
 MODEL_ENGINE = "salver.worker.model_engine:open_model_engine"
@@ -28,7 +28,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_batch_tokens: int
     max_queued_requests: int
     max_queued_tokens: int
-    block_size: int = BLOCK_SIZE
+    runner: RunnerKind = RunnerKind.NUMPY_F32
+    isa: str | None = None  # a slower path of the native core, where one is forced
     engine: str = MODEL_ENGINE
 
 

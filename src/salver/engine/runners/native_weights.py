@@ -13,6 +13,8 @@ from salver.engine.runners.weights import LayerWeights, load_layer
 from salver.models.checkpoint import Checkpoint
 from salver.models.config import ModelConfig
 
+BLOCK_TOKENS = _native.BLOCK_TOKENS
+
 
 def give_weights(core: _native.Model, checkpoint: Checkpoint, *, max_positions: int) -> None:
     """Hand every weight over, a layer at a time: the core packs its own copy.

@@ -1,4 +1,4 @@
-"""How many bytes the reference runner's largest step needs, besides weights and KV pool."""
+"""How many bytes a runner's largest step needs, besides weights and KV pool."""
 
 from salver.engine.runners.attention import MAX_KEY_TILES, MAX_TILE_PAIRS, AttentionShape
 from salver.engine.runners.linear import TILE_ROWS
@@ -21,6 +21,19 @@ def step_bytes(
     shape = AttentionShape.of(config, block_size)
     layer = tokens * _row_bytes(config) + threads * _attention_bytes(shape, max_context_tokens)
     return max(layer, tokens * config.hidden_size * FLOAT32 + _logits_bytes(config))
+
+
+def native_step_bytes(config: ModelConfig, *, max_batch_tokens: int) -> int:
+    """An upper bound on the native core's buffers, and on the logits that leave it.
+
+    Per token: the residual, the projections, what attention mixes, the gated layer, two bytes for
+    each number of the widest row that a product reads, and the queries; rows padded to tiles of 32.
+    """
+    tokens = -(-max_batch_tokens // 32) * 32
+    heads = (2 * config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    row = 2 * config.hidden_size + 2 * heads + 2 * config.intermediate_size
+    scratch = 4 * 2**20  # scores of a few tiles per thread
+    return tokens * row * FLOAT32 + scratch + _logits_bytes(config)
 
 
 def _row_bytes(config: ModelConfig) -> int:

@@ -1,0 +1,113 @@
+"""The one place that tells the runners apart: which there are, what they need, how they open.
+
+`salver._native` may be absent (no compiler at install time), so it is imported only once its runner
+is chosen.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+
+from salver.engine.plan import ModelRunner
+from salver.engine.runners.numpy_runner import NumpyRunner
+from salver.engine.runners.step_memory import native_step_bytes, step_bytes
+from salver.models.checkpoint import Checkpoint
+from salver.models.config import ModelConfig
+
+NUMPY_BLOCK_SIZE = 16
+FLOAT32 = 4
+BFLOAT16 = 2
+
+
+class RunnerKind(StrEnum):
+    """What computes, and how it holds the weights. KV is float32 in NumPy and bf16 natively."""
+
+    NUMPY_F32 = "numpy/f32"
+    NATIVE_W8A16 = "native/w8a16"
+    NATIVE_W8A8 = "native/w8a8"
+    NATIVE_BF16 = "native/bf16"
+
+    @property
+    def is_native(self) -> bool:
+        return self is not RunnerKind.NUMPY_F32
+
+    @property
+    def precision(self) -> str:
+        return self.value.partition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerNeeds:
+    """What a runner takes, in bytes; `block_size` in tokens."""
+
+    weights_bytes: int
+    step_bytes: int
+    block_size: int
+    block_bytes: int
+
+
+def native_is_built() -> bool:
+    """Whether this installation has the native core."""
+    return find_spec("salver._native") is not None
+
+
+def runner_needs(
+    kind: RunnerKind,
+    config: ModelConfig,
+    *,
+    threads: int,
+    max_batch_tokens: int,
+    max_context_tokens: int,
+) -> RunnerNeeds:
+    """What a runner of this kind takes for this model."""
+    if kind.is_native:
+        from salver.engine.runners.native_weights import BLOCK_TOKENS, weight_bytes
+
+        return RunnerNeeds(
+            weights_bytes=weight_bytes(config, int8=kind is not RunnerKind.NATIVE_BF16),
+            step_bytes=native_step_bytes(config, max_batch_tokens=max_batch_tokens),
+            block_size=BLOCK_TOKENS,
+            block_bytes=config.kv_elements_per_token * BFLOAT16 * BLOCK_TOKENS,
+        )
+    return RunnerNeeds(
+        weights_bytes=config.num_parameters * FLOAT32,
+        step_bytes=step_bytes(
+            config,
+            block_size=NUMPY_BLOCK_SIZE,
+            threads=threads,
+            max_batch_tokens=max_batch_tokens,
+            max_context_tokens=max_context_tokens,
+        ),
+        block_size=NUMPY_BLOCK_SIZE,
+        block_bytes=config.kv_elements_per_token * FLOAT32 * NUMPY_BLOCK_SIZE,
+    )
+
+
+def open_runner(
+    kind: RunnerKind,
+    checkpoint: Checkpoint,
+    *,
+    num_blocks: int,
+    threads: int,
+    max_batch_tokens: int,
+    isa: str | None = None,
+) -> ModelRunner:
+    """Load the weights into a runner of this kind. `isa` forces a slower native path.
+
+    Raises:
+        MalformedModel: a tensor is absent or cannot be decoded.
+    """
+    if kind.is_native:
+        from salver.engine.runners.native_runner import NativeRunner
+
+        return NativeRunner(
+            checkpoint,
+            num_blocks=num_blocks,
+            max_batch_tokens=max_batch_tokens,
+            precision=kind.precision,
+            threads=threads,
+            isa=isa,
+        )
+    return NumpyRunner(
+        checkpoint, num_blocks=num_blocks, block_size=NUMPY_BLOCK_SIZE, threads=threads
+    )
