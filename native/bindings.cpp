@@ -20,6 +20,7 @@ namespace {
 
 using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Draws = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using FloatsOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using IntsOut = nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
@@ -95,18 +96,18 @@ class NativeModel {
     model_.add_layer(layer);
   }
 
-  // The step's tokens through every layer, then the likeliest token of each row in `greedy_rows`.
+  // The step's tokens through every layer, then one token for each row in `rows`, drawn by its line
+  // of `draws`: temperature, top-k, top-p, min-p, uniform number.
   void step(const Ints& token_ids, const Ints& starts, const Ints& first_positions, const Ints& table_starts,
-            const Ints& block_tables, const Ints& greedy_rows, const IntsOut& greedy_tokens) {
+            const Ints& block_tables, const Ints& rows, const Draws& draws, const IntsOut& drawn) {
     const Step step = checked_step(token_ids, starts, first_positions, table_starts, block_tables);
-    check_rows(greedy_rows, step.tokens);
-    require(greedy_tokens.shape(0) == greedy_rows.shape(0), "one greedy token per greedy row");
+    check_rows(rows, step.tokens);
+    const std::vector<Draw> each = checked_draws(draws, rows.shape(0));
+    require(drawn.shape(0) == rows.shape(0), "one token per row");
     const nb::gil_scoped_release released;
     model_.forward(step);
     rows_ = step.tokens;
-    if (greedy_rows.shape(0) > 0) {
-      model_.argmax(greedy_rows.data(), static_cast<int>(greedy_rows.shape(0)), greedy_tokens.data());
-    }
+    if (!each.empty()) model_.sample(rows.data(), each.data(), static_cast<int>(each.size()), drawn.data());
   }
 
   void logits(const Ints& rows, const FloatsOut& out) {
@@ -159,6 +160,19 @@ class NativeModel {
     }
     require(next == std::int64_t(tokens), "sequences cover all tokens");
     return step;
+  }
+
+  static std::vector<Draw> checked_draws(const Draws& draws, std::size_t rows) {
+    require(draws.shape(0) == rows && draws.shape(1) == 5, "draws are [rows, 5]");
+    std::vector<Draw> result;
+    for (std::size_t i = 0; i < rows; ++i) {
+      const double* line = draws.data() + i * 5;
+      const bool sound = line[0] >= 0 && line[1] >= 0 && line[1] < 2147483648.0 && line[2] > 0 && line[2] <= 1 &&
+                         line[3] >= 0 && line[3] <= 1 && line[4] >= 0 && line[4] < 1;
+      require(sound, "temperature >= 0, top_k >= 0, top_p in (0, 1], min_p in [0, 1], uniform in [0, 1)");
+      result.push_back({line[0], static_cast<int>(line[1]), line[2], line[3], line[4]});
+    }
+    return result;
   }
 
   void check_rows(const Ints& rows, int tokens) const {
@@ -223,6 +237,16 @@ int best(const std::string& isa, const Floats& x) {
   return kernels_for(isa).best(x.data(), int(x.shape(0)));
 }
 
+int draw(const std::string& isa, const Floats& logits, double temperature, int top_k, double top_p, double min_p,
+         double uniform) {
+  require(logits.ndim() == 1 && logits.shape(0) > 0, "logits are one row");
+  const Kernels& kernels = kernels_for(isa);
+  std::vector<float> row(logits.shape(0) + 8);
+  std::copy_n(logits.data(), logits.shape(0), row.begin());
+  Sampler sampler(static_cast<int>(logits.shape(0)));
+  return sampler.sample(kernels, row.data(), {temperature, top_k, top_p, min_p, uniform});
+}
+
 void check_shape(const ModelShape& s, const Limits& limits) {
   require(s.layers > 0 && s.hidden > 0 && s.intermediate > 0 && s.vocab > 0, "sizes are positive");
   require(s.kv_heads > 0 && s.heads > 0 && s.heads % s.kv_heads == 0, "kv_heads divides heads");
@@ -243,6 +267,8 @@ NB_MODULE(_native, m) {
   m.def("product", &product, "isa"_a, "precision"_a, "x"_a, "weights"_a, "bias"_a.none() = nb::none());
   m.def("norm", &norm, "isa"_a, "x"_a, "weight"_a, "epsilon"_a);
   m.def("attention", &attention, "isa"_a, "queries"_a, "keys"_a, "values"_a, "window"_a);
+  m.def("draw", &draw, "isa"_a, "logits"_a, nb::kw_only(), "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a,
+        "uniform"_a);
   m.def("best", &best, "isa"_a, "x"_a);
   nb::class_<NativeModel>(m, "Model")
       .def(
@@ -263,7 +289,7 @@ NB_MODULE(_native, m) {
       .def("add_layer", &NativeModel::add_layer, nb::kw_only(), "input_norm"_a, "qkv"_a, "qkv_bias"_a.none(),
            "q_norm"_a.none(), "k_norm"_a.none(), "output"_a, "post_norm"_a, "gate_up"_a, "down"_a)
       .def("step", &NativeModel::step, "token_ids"_a, "starts"_a, "first_positions"_a, "table_starts"_a,
-           "block_tables"_a, "greedy_rows"_a, "greedy_tokens"_a)
+           "block_tables"_a, "rows"_a, "draws"_a, "drawn"_a)
       .def("logits", &NativeModel::logits, "rows"_a, "out"_a)
       .def("hidden", &NativeModel::hidden, "out"_a)
       .def("fill_pool", &NativeModel::fill_pool, "byte"_a);

@@ -133,6 +133,7 @@ void mix_block(const std::uint16_t* weights, const std::uint16_t* values, int pa
 #include "float_mode.h"
 #include "gemm.h"
 #include "norm_rope_act.h"
+#include "weigh.h"
 
 namespace salver {
 namespace {
@@ -150,6 +151,6 @@ void leave() {
 }  // namespace
 
 extern const Kernels kAmxKernels;
-const Kernels kAmxKernels = {"amx", enter, leave, norm_row, encode_row, product, place_heads, attend, best_of};
+const Kernels kAmxKernels = {"amx", enter, leave, norm_row, encode_row, product, place_heads, attend, best_of, weigh_logits};
 
 }  // namespace salver

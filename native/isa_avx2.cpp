@@ -14,11 +14,12 @@ constexpr auto mix_block = generic_mix_block;
 #include "float_mode.h"
 #include "gemm.h"
 #include "norm_rope_act.h"
+#include "weigh.h"
 
 namespace salver {
 
 extern const Kernels kAvx2Kernels;
 const Kernels kAvx2Kernels = {"avx2",   enter_float_mode, leave_float_mode, norm_row,
-                                encode_row, product,          place_heads,      attend, best_of};
+                                encode_row, product,          place_heads,      attend, best_of, weigh_logits};
 
 }  // namespace salver

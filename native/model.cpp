@@ -11,6 +11,7 @@ constexpr int kRowsPerBlock = 128;  // one member's rows at once: their activati
 constexpr int kRowsPerTask = 4;
 constexpr int kSerialRows = 4;     // fewer rows cost less than telling the pool of them
 constexpr int kHeadPanels = 8;     // of one task over the vocabulary
+constexpr int kDrawnRows = 32;     // whole rows of logits that exist at once
 constexpr int kHeadRows = 64;      // logits of a task that exist at once
 
 std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
@@ -68,6 +69,8 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
   scales_ = Buffer(tokens * sizeof(float));
   queries_ = Buffer(tokens * shape.heads * padded_dim_ * sizeof(std::uint16_t));
   scratch_ = Buffer(limits.threads * scratch_floats() * sizeof(float));
+  logits_ = Buffer((std::size_t(kDrawnRows) * shape.vocab + 8) * sizeof(float));
+  samplers_.assign(limits.threads, Sampler(shape.vocab));
   kv_ = Buffer(layer_block_bytes_ * shape.layers);
 }
 
@@ -334,6 +337,23 @@ void Model::head_panels(const std::int32_t* rows, int count, const Take& take) {
 }
 
 int Model::head_tasks() const { return ceil_div(head_.panels(), kHeadPanels); }
+
+// Where no row needs its whole distribution, no logits are kept.
+void Model::sample(const std::int32_t* rows, const Draw* draws, int count, std::int32_t* tokens) {
+  if (std::all_of(draws, draws + count, [](const Draw& draw) { return draw.temperature == 0; })) {
+    argmax(rows, count, tokens);
+    return;
+  }
+  const Entered entered(kernels_);
+  for (int first = 0; first < count; first += kDrawnRows) {
+    const int some = std::min(kDrawnRows, count - first);
+    logits(rows + first, some, logits_.as<float>());
+    pool_.each(some, [&](int i, int member) {
+      const float* row = logits_.as<float>() + std::size_t(i) * shape_.vocab;
+      tokens[first + i] = samplers_[member].sample(kernels_, row, draws[first + i]);
+    });
+  }
+}
 
 void Model::argmax(const std::int32_t* rows, int count, std::int32_t* tokens) {
   struct Best {

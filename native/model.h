@@ -13,6 +13,7 @@
 #include "buffer.h"
 #include "kernels.h"
 #include "pack.h"
+#include "sampler.h"
 #include "threads.h"
 
 namespace salver {
@@ -67,9 +68,8 @@ class Model {
   void forward(const Step&);
   const float* hidden(int row) const { return hidden_.as<float>() + row * hidden_stride_; }
 
-  // The largest logit's token of each row of the last step, the lowest id where equal; -1 where a
-  // logit is not finite.
-  void argmax(const std::int32_t* rows, int count, std::int32_t* tokens);
+  // A token for each of these rows of the last step; -1 where a logit is not finite.
+  void sample(const std::int32_t* rows, const Draw* draws, int count, std::int32_t* tokens);
   // [count, vocab] of rows of the last step.
   void logits(const std::int32_t* rows, int count, float* out);
 
@@ -109,6 +109,7 @@ class Model {
   std::size_t scratch_floats() const;
   void multiply(const Weights&, int first, int tokens, const Destination&, int first_panel, int end_panel);
   void multiply_all(const Weights&, const Destination&);
+  void argmax(const std::int32_t* rows, int count, std::int32_t* tokens);
   template <typename Take>
   void head_panels(const std::int32_t* rows, int count, const Take& take);
 
@@ -128,13 +129,14 @@ class Model {
   std::vector<float> final_norm_;
   Weights head_;
   std::vector<Layer> layers_;
+  std::vector<Sampler> samplers_;  // one per member
   Buffer kv_;  // [layer][block][kv head][keys, values]
 
   int tokens_ = 0;
   std::vector<Sequence> sequences_;
   std::vector<Place> places_;
   std::vector<Tile> tiles_;
-  Buffer hidden_, projections_, mixed_, gated_, encoded_, scales_, queries_, scratch_;
+  Buffer hidden_, projections_, mixed_, gated_, encoded_, scales_, queries_, scratch_, logits_;
 };
 
 }  // namespace salver

@@ -30,6 +30,16 @@ def attention(
 ) -> NDArray[np.float32]:
     """Of the context's last tokens: queries [tokens, heads, dim], keys [context, kv_heads, dim]."""
 
+def draw(
+    isa: str,
+    logits: NDArray[np.float32],
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    uniform: float,
+) -> int: ...
 def best(isa: str, x: NDArray[np.float32]) -> int: ...
 
 class Model:
@@ -74,9 +84,15 @@ class Model:
         first_positions: NDArray[np.int32],
         table_starts: NDArray[np.int32],
         block_tables: NDArray[np.int32],
-        greedy_rows: NDArray[np.int32],
-        greedy_tokens: NDArray[np.int32],
-    ) -> None: ...
+        rows: NDArray[np.int32],
+        draws: NDArray[np.float64],
+        drawn: NDArray[np.int32],
+    ) -> None:
+        """One token for each of `rows`, by its line of `draws`, is put into `drawn`.
+
+        A line is temperature, top-k, top-p, min-p, uniform number; -1 is drawn where a logit is not
+        finite.
+        """
     def logits(self, rows: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
     def hidden(self, out: NDArray[np.float32]) -> None: ...
     def fill_pool(self, byte: int) -> None: ...

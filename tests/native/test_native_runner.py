@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from salver.contract import SamplingParams
 from salver.engine.plan import SampleSpec
 from salver.engine.runners.numpy_runner import NumpyRunner
+from salver.engine.sampling import sample
 from salver.models import ModelConfig
 from salver.models.checkpoint import Checkpoint
 from salver.testing.steps import Piece, lay_out
@@ -202,3 +203,24 @@ def test_a_step_that_the_core_cannot_take_is_refused_before_it_runs() -> None:
         runner.forward(lay_out([Piece("a", [1], 0, [BLOCKS])]))
     with pytest.raises(ValueError, match="no sse path"):
         make(TinyCheckpoint(tiny_config()), "sse", "w8a16")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_way_of_sampling_meets_in_one_step(isa: str) -> None:
+    """Drawn in the core, drawn by the definition, or greedy: the definition's token each time."""
+    runner = make(TinyCheckpoint(tiny_config(vocab_size=600)), isa, "w8a16", threads=2)
+    ways = [
+        SamplingParams(1, temperature=0),
+        SamplingParams(1, temperature=1.0),
+        SamplingParams(1, temperature=0.7, top_k=40, top_p=0.9),
+        SamplingParams(1, temperature=1.2, min_p=0.02),
+        SamplingParams(1, temperature=1.0, repetition_penalty=1.3),
+        SamplingParams(1, temperature=1.0, logprobs=3),
+    ]
+    specs = [SampleSpec(way, 99 + i, [1, 2], [3]) for i, way in enumerate(ways)]
+    pieces = [Piece(str(i), [i, 2, 5 * i], 0, [i], spec) for i, spec in enumerate(specs)]
+    plan = lay_out(pieces)
+    output = runner.execute(plan)
+    logits = runner.logits([each.end - 1 for each in plan.sequences])
+    for i, spec in enumerate(specs):
+        assert output.sampled[str(i)] == sample(logits[i], spec)

@@ -1,7 +1,8 @@
 """The native core as a `ModelRunner`: one call per step, the GIL released.
 
-Plain greedy rows get their token inside the core. Rows that ask for more (a temperature, penalties,
-log-probabilities) get their logits, and `engine/sampling.py` draws from them.
+Tokens are drawn inside the core, by the definition in `engine/sampling.py`, whose uniform numbers it
+is handed. Rows that change the logits first (bias, bans, penalties) or want log-probabilities get
+their logits, and `engine/sampling.py` itself draws from them.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence,
 from salver.engine.runners.linear import Floats
 from salver.engine.runners.native_weights import give_weights
 from salver.engine.runners.read_out import read_out
+from salver.engine.sampling import uniform
 from salver.models.checkpoint import Checkpoint
 from salver.models.config import ModelConfig
 
@@ -68,10 +70,10 @@ class NativeRunner:
         """Compute the plan's tokens, write their KV, and sample where a sequence asks for it."""
         if not plan.sequences:
             return ModelRunnerOutput()
-        greedy = [each for each in plan.sequences if each.sample and _is_plain_greedy(each.sample)]
-        tokens = self._step(plan, [each.end - 1 for each in greedy]).tolist()
+        inside = [each for each in plan.sequences if each.sample and _is_drawn_inside(each.sample)]
+        tokens = self._step(plan, inside).tolist()
         # -1: a logit is not finite. Sampling from the row in Python then says so.
-        found = zip(greedy, tokens, strict=True)
+        found = zip(inside, tokens, strict=True)
         drawn = {each.key: TokenLogprobs(token, 0.0) for each, token in found if token >= 0}
         return read_out(plan, self.logits, drawn=drawn)
 
@@ -92,14 +94,15 @@ class NativeRunner:
         """Overwrite all keys and values, for tests of what a sequence must never see."""
         self._core.fill_pool(byte)
 
-    def _step(self, plan: SchedulerOutput, greedy_rows: Sequence[int]) -> Ints:
-        tokens = np.empty(len(greedy_rows), np.int32)
+    def _step(self, plan: SchedulerOutput, drawn: Sequence[ScheduledSequence]) -> Ints:
+        tokens = np.empty(len(drawn), np.int32)
         self._core.step(
             np.asarray(plan.token_ids, np.int32),
             np.fromiter((0, *(each.end for each in plan.sequences)), np.int32),
             np.fromiter((each.first_position for each in plan.sequences), np.int32),
             *_block_tables(plan.sequences, self.block_size),
-            np.asarray(greedy_rows, np.int32),
+            np.fromiter((each.end - 1 for each in drawn), np.int32),
+            np.array([_draw(each.sample) for each in drawn if each.sample]).reshape(-1, 5),
             tokens,
         )
         return tokens
@@ -133,13 +136,19 @@ def _block_tables(sequences: Sequence[ScheduledSequence], block_size: int) -> tu
     return starts, np.fromiter(chain.from_iterable(tables), np.int32)
 
 
-def _is_plain_greedy(spec: SampleSpec) -> bool:
-    """Whether the token is the largest logit's, and nothing else is asked for."""
+def _is_drawn_inside(spec: SampleSpec) -> bool:
+    """Whether the token is drawn from the raw logits, and nothing else is asked for."""
     params = spec.params
     return (
-        params.temperature == 0
-        and params.logprobs is None
+        params.logprobs is None
         and not (spec.banned or params.logit_bias)
         and not (params.presence_penalty or params.frequency_penalty)
         and params.repetition_penalty == 1.0
     )
+
+
+def _draw(spec: SampleSpec) -> tuple[float, float, float, float, float]:
+    """A line of the core's `draws`."""
+    params = spec.params
+    drawn = uniform(spec.seed, len(spec.output)) if params.temperature else 0.0
+    return params.temperature, params.top_k, params.top_p, params.min_p, drawn
