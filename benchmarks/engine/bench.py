@@ -23,10 +23,12 @@ from pathlib import Path
 import machine
 from contender import Contender
 from ours import salver_contenders
-from peers import CONTRACT, default_root, locate
-from report import Report
+from peers import CONTRACT, GGUF, default_root, locate
+from report import Report, Weights
 from tournament import Options, Tournament
 from workload import POINTS
+
+from salver.models import open_checkpoint
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -61,6 +63,7 @@ def main() -> int:
     Report(
         command=shlex.join(["python", *sys.argv]),
         machine=measured,
+        model=Weights.of(open_checkpoint(place.model(GGUF)).config),
         load_average=load_average,
         rounds=options.rounds,
         points=points,

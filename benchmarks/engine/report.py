@@ -4,13 +4,17 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import plot
 from machine import Measured
 from summary import Cell, Table, agreement, best, paired_ratio
 from workload import Point
 
+from salver.models import ModelConfig
+
 DISTURBED = 0.05  # share of the machine that others may take before a number is marked
+BYTES_PER_WEIGHT = {"f32": 4.0, "bf16": 2.0, "8-bit": 1.0, "4-bit": 5 / 8}  # 4-bit: as Q4_1
 TITLE = "Salver's engine beside its peers"
 
 
@@ -27,11 +31,26 @@ class Entrant:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """How many weights a token meets: in the layers, and with the head that gives its logits."""
+
+    layers: int
+    head_and_layers: int
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Self:
+        table = config.vocab_size * config.hidden_size
+        layers = config.num_parameters - (1 if config.tie_embeddings else 2) * table
+        return cls(layers, layers + table)
+
+
+@dataclass(frozen=True)
 class Report:
     """`notes` are the things that a reader must know: who is missing, what failed."""
 
     command: str
     machine: Measured
+    model: Weights
     load_average: float
     rounds: int
     points: list[Point]
@@ -64,7 +83,7 @@ class Report:
         ]
         if any(entrant.ours for entrant in self.entrants.values()):
             parts.append("## Ratios\n\n" + self._ratios())
-            parts.append("## Against the machine\n\n" + self._floor())
+        parts.append("## Against the machine\n\n" + self._floor())
         parts.append("## Contenders\n\n" + self._contenders())
         parts += ["## Notes\n\n" + "\n".join(f"- {note}" for note in self.notes)] * bool(self.notes)
         return "\n\n".join(parts) + "\n"
@@ -108,24 +127,21 @@ class Report:
         return row
 
     def _floor(self) -> str:
-        """What our rates mean in bytes and operations, for those that say how many they need."""
-        rows = [
-            ["ours", "decode at 1 streams", "of the read bandwidth", "prefill 8 x 128 computes"]
-        ]
+        """Decoding one stream as bytes read, prefill as operations at two per weight and token."""
+        rows = [["contender", "weights read at 1", "of the bandwidth", "prefill 8 x 128 computes"]]
         for name, entrant in self.entrants.items():
             decode, prefill = (
                 cell.median if (cell := self.table[name].get(point)) else None
                 for point in ("decode_1", "prefill_8x128")
             )
-            if entrant.ours and decode and prefill:
-                streamed = decode * float(entrant.facts["bytes_per_token"])
-                computed = prefill * float(entrant.facts["operations_per_token"])
-                share = streamed / self.machine.bandwidth
+            if decode and prefill:
+                read = decode * self.model.head_and_layers * BYTES_PER_WEIGHT[entrant.weights]
+                computed = prefill * 2 * self.model.layers
                 rows.append(
                     [
                         name,
-                        f"{streamed / 1e9:.1f} GB/s",
-                        f"{share:.0%}",
+                        f"{read / 1e9:.1f} GB/s",
+                        f"{read / self.machine.bandwidth:.0%}",
                         f"{computed / 1e9:,.0f} GFLOP/s",
                     ]
                 )
@@ -153,6 +169,7 @@ class Report:
             "command": self.command,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": asdict(self.machine),
+            "model": asdict(self.model),
             "load_average": self.load_average,
             "entrants": {name: asdict(entrant) for name, entrant in self.entrants.items()},
             "rates": {

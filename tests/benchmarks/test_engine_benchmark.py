@@ -18,7 +18,7 @@ sys.path.insert(0, {engine!r})
 from protocol import serve
 
 class Fake:
-    facts = {{"version": "1", "settings": "none", "bytes_per_token": 8, "operations_per_token": 8}}
+    facts = {{"version": "1", "settings": "none"}}
 
     def __init__(self, settings):
         self.settings = settings
@@ -118,6 +118,7 @@ def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
     report = bench.report.Report(
         command="bench",
         machine=machine,
+        model=bench.report.Weights(8, 10),
         load_average=0.0,
         rounds=2,
         points=points,
