@@ -2,7 +2,8 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,6 +20,9 @@ from salver.models.checkpoint import Checkpoint
 from salver.testing.steps import Piece, lay_out
 from salver.testing.tiny_model import TinyCheckpoint, tiny_config
 
+if TYPE_CHECKING:
+    from salver.engine.runners.native_runner import NativeRunner
+
 native = pytest.importorskip("salver._native")
 native_runner = pytest.importorskip("salver.engine.runners.native_runner")
 
@@ -29,14 +33,10 @@ PATHS = [*itertools.product(ISAS, PRECISIONS)]
 HEADS = [(4, 4), (4, 2), (6, 2), (7, 1), (20, 1), (3, 3)]
 BLOCKS = 16
 
-Runner = Callable[..., "native_runner.NativeRunner"]
 
-
-def make(
-    checkpoint: Checkpoint, isa: str, precision: str, threads: int = 1
-) -> "native_runner.NativeRunner":
+def make(checkpoint: Checkpoint, isa: str, precision: str, threads: int = 1) -> "NativeRunner":
     """A runner whose pool is full of NaN: what a sequence must never see."""
-    runner = native_runner.NativeRunner(
+    runner: NativeRunner = native_runner.NativeRunner(
         checkpoint,
         num_blocks=BLOCKS,
         max_batch_tokens=512,
@@ -89,7 +89,7 @@ def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
 
 
 def in_random_company(
-    runner: "native_runner.NativeRunner",
+    runner: "NativeRunner",
     prompts: list[list[int]],
     tables: list[list[int]],
     chance: random.Random,

@@ -37,9 +37,8 @@ def test_a_draw_is_the_definitions(
 ) -> None:
     """`levels` of 3 and 50 make many equal logits, 0 makes none."""
     rng = np.random.default_rng(seed % 2**32)
-    logits = rng.normal(0, 3, size).astype(np.float32)
-    if levels:
-        logits = rng.integers(-levels, levels, size).astype(np.float32) / 4
+    drawn = rng.integers(-levels, levels, size) / 4 if levels else rng.normal(0, 3, size)
+    logits = drawn.astype(np.float32)
     params = SamplingParams(1, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     expected = sample(logits, SampleSpec(params, seed, [], [4, 5])).token_id
     found = native.draw(

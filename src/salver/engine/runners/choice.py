@@ -16,7 +16,6 @@ from salver.models.config import ModelConfig
 
 NUMPY_BLOCK_SIZE = 16
 FLOAT32 = 4
-BFLOAT16 = 2
 
 
 class RunnerKind(StrEnum):
@@ -61,13 +60,19 @@ def runner_needs(
 ) -> RunnerNeeds:
     """What a runner of this kind takes for this model."""
     if kind.is_native:
-        from salver.engine.runners.native_weights import BLOCK_TOKENS, weight_bytes
+        from salver.engine.runners.native_weights import (
+            BLOCK_TOKENS,
+            block_bytes,
+            weight_bytes,
+        )
 
         return RunnerNeeds(
             weights_bytes=weight_bytes(config, int8=kind is not RunnerKind.NATIVE_BF16),
-            step_bytes=native_step_bytes(config, max_batch_tokens=max_batch_tokens),
+            step_bytes=native_step_bytes(
+                config, threads=threads, max_batch_tokens=max_batch_tokens
+            ),
             block_size=BLOCK_TOKENS,
-            block_bytes=config.kv_elements_per_token * BFLOAT16 * BLOCK_TOKENS,
+            block_bytes=block_bytes(config),
         )
     return RunnerNeeds(
         weights_bytes=config.num_parameters * FLOAT32,

@@ -75,6 +75,12 @@ def weight_bytes(config: ModelConfig, *, int8: bool) -> int:
     return config.num_layers * layer + head + 2 * config.vocab_size * config.hidden_size
 
 
+def block_bytes(config: ModelConfig) -> int:
+    """A KV block in bf16, heads padded to whole tiles of 32 dimensions."""
+    padded = -(-config.head_dim // 32) * 32
+    return config.num_layers * config.num_kv_heads * 2 * padded * 2 * BLOCK_TOKENS
+
+
 def _matrix(rows: int, columns: int, size: int) -> int:
     """Bytes of a packed matrix: 32 channels and 64 bytes of k at a time, and 12 per channel."""
     channels = -(-rows // 32) * 32

@@ -6,6 +6,7 @@ from salver.models.config import ModelConfig
 
 FLOAT32 = 4
 FLOAT64 = 8
+DRAWN_ROWS = 32  # whole rows of logits that the native core holds at once
 
 
 def step_bytes(
@@ -23,7 +24,7 @@ def step_bytes(
     return max(layer, tokens * config.hidden_size * FLOAT32 + _logits_bytes(config))
 
 
-def native_step_bytes(config: ModelConfig, *, max_batch_tokens: int) -> int:
+def native_step_bytes(config: ModelConfig, *, threads: int, max_batch_tokens: int) -> int:
     """An upper bound on the native core's buffers, and on the logits that leave it.
 
     Per token: the residual, the projections, what attention mixes, the gated layer, two bytes for
@@ -32,8 +33,11 @@ def native_step_bytes(config: ModelConfig, *, max_batch_tokens: int) -> int:
     tokens = -(-max_batch_tokens // 32) * 32
     heads = (2 * config.num_heads + 2 * config.num_kv_heads) * config.head_dim
     row = 2 * config.hidden_size + 2 * heads + 2 * config.intermediate_size
-    scratch = 4 * 2**20  # scores of a few tiles per thread
-    return tokens * row * FLOAT32 + scratch + _logits_bytes(config)
+    scratch = 4 * 2**20  # logits of a few tiles per thread
+    angles = 2 * config.max_positions * config.head_dim  # the tables, and the core's copy
+    drawn = DRAWN_ROWS * config.vocab_size
+    draw = threads * config.vocab_size * (FLOAT64 + 2 * FLOAT32)
+    return (tokens * row + angles + drawn) * FLOAT32 + scratch + draw + _logits_bytes(config)
 
 
 def _row_bytes(config: ModelConfig) -> int:
