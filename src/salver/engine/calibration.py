@@ -1,0 +1,77 @@
+"""Measure a runner before it serves, so that its LatencyModel is known from the first request.
+
+Steps of known shapes are run on the empty KV pool, cheap ones first, for as long as a budget lasts.
+What they leave in the pool is never read: no block table covers a position before it was written.
+"""
+
+from collections.abc import Iterator
+
+from salver.clock import Clock
+from salver.contract import SamplingParams
+from salver.engine.latency_model import LatencyModel, StepShape
+from salver.engine.plan import ModelRunner, SampleSpec, ScheduledSequence, SchedulerOutput
+
+# (sequences, tokens each, context before them): decodes alone and together, prompts, long contexts.
+_SHAPES = (
+    (1, 1, 0),
+    (1, 64, 0),
+    (8, 1, 128),
+    (1, 1, 512),
+    (32, 1, 128),
+    (1, 128, 0),
+    (1, 256, 256),
+    (32, 1, 512),
+    (1, 512, 0),
+)
+_GREEDY = SampleSpec(SamplingParams(max_tokens=1, temperature=0.0), seed=0, prompt=(), output=())
+
+
+def calibrate(
+    runner: ModelRunner,
+    clock: Clock,
+    *,
+    max_batch_tokens: int,
+    max_context_tokens: int,
+    budget_seconds: float,
+) -> LatencyModel:
+    """Fit a LatencyModel to steps measured now. At least one shape is measured, each twice, of which
+    the faster counts: what disturbs a step only ever makes it slower."""
+    samples: list[tuple[StepShape, float]] = []
+    started = clock.now()
+    for plan in _plans(runner, max_batch_tokens, max_context_tokens):
+        samples.append((StepShape.of(plan), min(_timed(runner, clock, plan) for _ in range(2))))
+        if clock.now() - started >= budget_seconds:
+            break
+    return LatencyModel.fit(samples)
+
+
+def _timed(runner: ModelRunner, clock: Clock, plan: SchedulerOutput) -> float:
+    started = clock.now()
+    runner.execute(plan)
+    return max(clock.now() - started, 1e-9)  # a clock may stand still for one instant step
+
+
+def _plans(
+    runner: ModelRunner, max_batch_tokens: int, max_context_tokens: int
+) -> Iterator[SchedulerOutput]:
+    for sequences, tokens, context in _SHAPES:
+        blocks = -(-(context + tokens) // runner.block_size)
+        fits = context + tokens <= max_context_tokens and sequences * blocks <= runner.num_blocks
+        if fits and sequences * tokens <= max_batch_tokens:
+            yield _plan(sequences, tokens, context, blocks)
+
+
+def _plan(sequences: int, tokens: int, context: int, blocks: int) -> SchedulerOutput:
+    """Each sequence has blocks of its own, as it would in service."""
+    scheduled = [
+        ScheduledSequence(
+            key=f"calibration#{index}",
+            start=index * tokens,
+            end=(index + 1) * tokens,
+            first_position=context,
+            block_table=range(index * blocks, (index + 1) * blocks),
+            sample=_GREEDY,
+        )
+        for index in range(sequences)
+    ]
+    return SchedulerOutput([0] * (sequences * tokens), scheduled)
