@@ -26,7 +26,7 @@ Encoding encoding_of(Precision precision) {
   throw std::invalid_argument("no such precision");
 }
 
-// The calling thread computes with the kernels' own mode while this lives.
+// The calling thread computes with the kernels' own mode while this lives. Not to be nested.
 class Entered {
  public:
   explicit Entered(const Kernels& kernels) : kernels_(kernels) { kernels_.enter(); }
@@ -344,10 +344,10 @@ void Model::sample(const std::int32_t* rows, const Draw* draws, int count, std::
     argmax(rows, count, tokens);
     return;
   }
-  const Entered entered(kernels_);
   for (int first = 0; first < count; first += kDrawnRows) {
     const int some = std::min(kDrawnRows, count - first);
     logits(rows + first, some, logits_.as<float>());
+    const Entered entered(kernels_);
     pool_.each(some, [&](int i, int member) {
       const float* row = logits_.as<float>() + std::size_t(i) * shape_.vocab;
       tokens[first + i] = samplers_[member].sample(kernels_, row, draws[first + i]);

@@ -224,3 +224,4 @@ def test_every_way_of_sampling_meets_in_one_step(isa: str) -> None:
     logits = runner.logits([each.end - 1 for each in plan.sequences])
     for i, spec in enumerate(specs):
         assert output.sampled[str(i)] == sample(logits[i], spec)
+    assert np.float32(1e-40) * np.float32(0.5) > 0, "the caller's floating-point mode came back"
