@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from salver.contract import Decision, GenerateRequest, LoadSnapshot, TokenChunk
+from salver.engine.latency_model import LatencyModel
 from salver.errors import MalformedFrame
 
 PREFIX_BYTES = 4
@@ -39,6 +40,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     num_parameters: int
     weights_bytes: int  # as they lie in memory
     planned_bytes: int  # what the memory plan allows for, all told
+    latency: LatencyModel | None = None  # measured on the loaded model
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

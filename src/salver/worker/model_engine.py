@@ -4,12 +4,15 @@ from pathlib import Path
 
 from salver.clock import MonotonicClock
 from salver.engine import EngineCore, Limits, plan_memory
+from salver.engine.calibration import calibrate
 from salver.engine.runners.choice import open_runner
 from salver.flow import QueueBound
 from salver.models import open_model
 from salver.registry import ArtifactStore, Digest
 from salver.worker.frames import ModelFacts
 from salver.worker.spec import WorkerSpec
+
+CALIBRATION_SECONDS = 0.2
 
 
 def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
@@ -33,7 +36,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         max_running=spec.max_running,
         max_context_tokens=spec.max_context_tokens,
     )
-    tokenizer = model.tokenizer
+    tokenizer, clock = model.tokenizer, MonotonicClock()
     runner = open_runner(
         spec.runner,
         model.checkpoint,
@@ -44,16 +47,24 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
     )
     core = EngineCore.build(
         runner,
-        MonotonicClock(),
+        clock,
         Limits(spec.max_running, spec.max_batch_tokens, spec.max_context_tokens),
         QueueBound(spec.max_queued_requests, spec.max_queued_tokens),
         tokenizer.eos_token_ids,
         lambda skip: tokenizer.decoder(skip_special_tokens=skip),
+    )
+    latency = calibrate(
+        runner,
+        clock,
+        max_batch_tokens=spec.max_batch_tokens,
+        max_context_tokens=spec.max_context_tokens,
+        budget_seconds=CALIBRATION_SECONDS,
     )
     facts = ModelFacts(
         architecture=model.config.architecture,
         num_parameters=model.config.num_parameters,
         weights_bytes=plan.weights_bytes,
         planned_bytes=plan.total_bytes,
+        latency=latency,
     )
     return core, facts

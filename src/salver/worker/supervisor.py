@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from salver.clock import Clock, MonotonicClock
+from salver.engine.latency_model import StepShape
 from salver.errors import BackendUnavailable, SalverError
 from salver.worker.backend import WorkerBackend
 from salver.worker.error_report import KINDS, revive
@@ -190,9 +191,23 @@ class Supervisor:
 
 def _log_ready(spec: WorkerSpec, ready: Ready) -> None:
     resident, envelope = ready.resident_bytes, spec.memory_bytes
-    _log("worker_ready", spec.name, pid=ready.pid, load_seconds=ready.load_seconds)
+    seconds = round(ready.load_seconds, 3)
+    _log("worker_ready", spec.name, pid=ready.pid, load_seconds=seconds, **_speeds(ready))
     if resident > envelope:
         _log("worker_over_envelope", spec.name, resident=resident, envelope=envelope)
+
+
+def _speeds(ready: Ready) -> dict[str, int]:
+    """What the measured latency model promises, in tokens/s: people know these numbers."""
+    latency = ready.model.latency
+    if latency is None:
+        return {}
+    shapes = {
+        "decode_1": StepShape(tokens=1, attended=128, logit_rows=1),
+        "decode_32": StepShape(tokens=32, attended=32 * 128, logit_rows=32),
+        "prefill_256": StepShape(tokens=256, attended=256 * 257 // 2, logit_rows=1),
+    }
+    return {name: round(shape.tokens / latency.predict(shape)) for name, shape in shapes.items()}
 
 
 def _log(event: str, name: str, **facts: object) -> None:
