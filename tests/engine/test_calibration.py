@@ -47,8 +47,15 @@ def test_a_machine_that_is_the_model_is_found_out() -> None:
 
 def test_the_budget_is_kept_but_for_the_shape_that_ends_it() -> None:
     clock = ManualClock()
-    calibrated(TimedRunner(clock), clock, budget=0.05)
-    assert clock.now() < 0.05 + 2 * TRUTH.predict(StepShape(512, 512 * 513 // 2, 1))
+    calibrated(TimedRunner(clock), clock, budget=0.1)
+    assert clock.now() < 0.1 + 2 * TRUTH.predict(StepShape(512, 512 * 513 // 2, 1))
+
+
+def test_a_slow_machine_is_not_judged_by_one_step() -> None:
+    clock = ManualClock()
+    found = calibrated(TimedRunner(clock), clock, budget=0.0)
+    prompt = StepShape(256, 256 * 257 // 2, 1)
+    assert found.predict(prompt) == pytest.approx(TRUTH.predict(prompt), rel=0.5)
 
 
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(1, 64))

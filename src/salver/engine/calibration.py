@@ -23,6 +23,7 @@ _SHAPES = (
     (32, 1, 512),
     (1, 512, 0),
 )
+MIN_SHAPES = 4
 _GREEDY = SampleSpec(SamplingParams(max_tokens=1, temperature=0.0), seed=0, prompt=(), output=())
 
 
@@ -34,13 +35,16 @@ def calibrate(
     max_context_tokens: int,
     budget_seconds: float,
 ) -> LatencyModel:
-    """Fit a LatencyModel to steps measured now. At least one shape is measured, each twice, of which
-    the faster counts: what disturbs a step only ever makes it slower."""
+    """Fit a LatencyModel to steps measured now.
+
+    A shape is measured twice and the faster step counts: what disturbs one only ever makes it
+    slower. However small the budget, there are as many shapes as the model has costs.
+    """
     samples: list[tuple[StepShape, float]] = []
     started = clock.now()
     for plan in _plans(runner, max_batch_tokens, max_context_tokens):
         samples.append((StepShape.of(plan), min(_timed(runner, clock, plan) for _ in range(2))))
-        if clock.now() - started >= budget_seconds:
+        if len(samples) >= MIN_SHAPES and clock.now() - started >= budget_seconds:
             break
     return LatencyModel.fit(samples)
 
