@@ -30,10 +30,11 @@ class Vllm:
         self._engine = LLMEngine.from_engine_args(arguments)
         self._requests = 0
         bound = os.environ["VLLM_CPU_OMP_THREADS_BIND"]
+        openmp = Path(os.environ.get("LD_PRELOAD", "")).name or "its own OpenMP"
         self.facts: dict[str, str | int] = {
             "version": __version__,
             "settings": f"bf16 KV, {settings.max_batch_tokens} batched tokens, threads bound to "
-            f"{bound}, prefix cache and detokenization off, compiled graphs cached",
+            f"{bound} with {openmp}, prefix cache and detokenization off, compiled graphs cached",
         }
 
     def generate(self, prompts: list[list[int]], max_tokens: int, on_token: OnToken) -> None:
@@ -57,21 +58,22 @@ class Vllm:
 
 
 def open_engine(settings: Settings) -> Engine:
-    """Set what vLLM reads from the environment, then open it.
+    """Set what vLLM and its worker process read from the environment, then open it.
 
-    Left alone it keeps one core for its front end and computes on the others: one of two here.
+    Left alone it keeps one core for its front end and computes on the others, one of two here; and
+    its documentation recommends Intel's OpenMP, which its package brings along.
     """
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[: settings.threads]))
     os.environ.update(
         HF_HUB_OFFLINE="1",
         VLLM_CPU_KVCACHE_SPACE=str(KV_CACHE_GB),
-        VLLM_CPU_OMP_THREADS_BIND=settings.options.get("bind", cores),
+        VLLM_CPU_OMP_THREADS_BIND=cores,
         VLLM_CACHE_ROOT=str(Path(settings.model).parent / "vllm-cache"),
         VLLM_NO_USAGE_STATS="1",
     )
     openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
-    if openmp.exists() and settings.options.get("openmp") == "intel":
-        os.environ["LD_PRELOAD"] = str(openmp)  # for the worker, which is another process
+    if openmp.exists():
+        os.environ["LD_PRELOAD"] = str(openmp)
     return Vllm(settings)
 
 
