@@ -24,6 +24,7 @@ import machine
 from contender import Contender
 from ours import salver_contenders
 from peers import CONTRACT, GGUF, default_root, locate
+from quiet import Quiet
 from report import Report, Weights
 from tournament import Options, Tournament
 from workload import POINTS
@@ -45,24 +46,24 @@ def main() -> int:
     points = [each for each in POINTS if options.points is None or each.name in options.points]
     options.output.mkdir(parents=True, exist_ok=True)
     load_average = os.getloadavg()[0]
-    measured = machine.measure()
+    quiet = Quiet(options.wait)
+    measured = machine.measure(quiet)
     settings = Options(
         rounds=options.rounds,
         starts=options.starts,
         slow=options.slow,
         patience=options.patience,
         threads=measured.machine.cores,
-        wait=options.wait,
         retries=options.retries,
         output=options.output,
     )
-    with Tournament(contenders, settings) as tournament:
+    with Tournament(contenders, settings, quiet) as tournament:
         tournament.start()
         for point in points:
             tournament.measure(point)
     Report(
         command=shlex.join(["python", *sys.argv]),
-        machine=measured,
+        machine=measured.at_best(machine.measure(quiet)),
         model=Weights.of(open_checkpoint(place.model(GGUF)).config),
         load_average=load_average,
         rounds=options.rounds,

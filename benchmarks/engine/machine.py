@@ -1,10 +1,11 @@
 """The machine that the numbers belong to: what it is, how fast it reads and multiplies."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from quiet import Quiet
 
 from salver.cli.machine import Machine, read_bandwidth, this_machine
 
@@ -28,8 +29,18 @@ class Measured:
             f"float32 matrix rate {self.matrix_rate / 1e9:.0f} GFLOP/s (NumPy), both on all cores",
         ]
 
+    def at_best(self, other: "Measured") -> "Measured":
+        """The higher of two measurements of each rate: whatever disturbs one only lowers it."""
+        return replace(
+            self,
+            bandwidth=max(self.bandwidth, other.bandwidth),
+            matrix_rate=max(self.matrix_rate, other.matrix_rate),
+        )
 
-def measure() -> Measured:
+
+def measure(quiet: Quiet) -> Measured:
+    """Measure when nobody else computes, as far as `quiet` can wait for that."""
+    quiet.wait()
     machine = this_machine()
     return Measured(machine, read_bandwidth(machine), _matrix_rate())
 

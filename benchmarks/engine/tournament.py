@@ -23,15 +23,14 @@ BATCH_TOKENS = 2048  # a step's at most; long batches amortize what each operati
 @dataclass(frozen=True)
 class Options:
     """Times are in seconds. What takes longer than `slow` is done once, not every round; what can be
-    foreseen to take longer than `patience` is left out. `wait` is how long in all to wait for a
-    quiet machine, `retries` how often a disturbed run is repeated."""
+    foreseen to take longer than `patience` is left out. `retries` is how often a disturbed run is
+    repeated."""
 
     rounds: int
     starts: int
     slow: float
     patience: float
     threads: int
-    wait: float
     retries: int
     output: Path
 
@@ -39,11 +38,11 @@ class Options:
 class Tournament:
     """The contenders' processes and what was measured of them; none outlives the `with` block."""
 
-    def __init__(self, contenders: list[Contender], options: Options) -> None:
+    def __init__(self, contenders: list[Contender], options: Options, quiet: Quiet) -> None:
         self._contenders = contenders
         self._options = options
         self._stack = ExitStack()
-        self._quiet = Quiet(options.wait)
+        self._quiet = quiet
         self._running: dict[str, Running] = {}
         self._rates: dict[tuple[str, str], list[float | None]] = defaultdict(list)
         self._foreign: dict[tuple[str, str], list[float]] = defaultdict(list)

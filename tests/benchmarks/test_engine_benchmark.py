@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 ENGINE = Path(__file__).resolve().parents[2] / "benchmarks" / "engine"
-MODULES = ("workload", "summary", "contender", "tournament", "report", "machine")
+MODULES = ("workload", "summary", "contender", "tournament", "report", "machine", "quiet")
 
 ADAPTER = """
 import sys, time
@@ -105,12 +105,11 @@ def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
         slow=30.0,
         patience=60.0,
         threads=1,
-        wait=0.0,
         retries=0,
         output=tmp_path,
     )
     points = [bench.workload.POINTS[i] for i in (0, 3)]
-    with bench.tournament.Tournament(everyone, options) as tournament:
+    with bench.tournament.Tournament(everyone, options, bench.quiet.Quiet(0.0)) as tournament:
         tournament.start()
         for point in points:
             tournament.measure(point)
