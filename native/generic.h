@@ -16,7 +16,7 @@ SALVER_INLINE I16 add_four(I16 sum, I16 weights, const std::uint8_t* a) {
 }
 
 [[maybe_unused]] void generic_int8_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel,
-                       int k_tiles, bool /*fetch*/, std::int32_t* sums) {
+                       int k_tiles, Ahead /*ahead*/, std::int32_t* sums) {
   for (int row = 0; row < rows; ++row, a += stride) {
     I16 first{}, second{};
     const std::int8_t* tile = panel;
@@ -43,7 +43,7 @@ SALVER_INLINE F16 add_pair(F16 sum, const void* pairs, const std::uint16_t* a) {
 }
 
 [[maybe_unused]] void generic_bf16_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::uint16_t* panel,
-                       int k_tiles, bool /*fetch*/, float* sums) {
+                       int k_tiles, Ahead /*ahead*/, float* sums) {
   for (int row = 0; row < rows; ++row, a += stride) {
     F16 first{}, second{};
     const auto* value = reinterpret_cast<const std::uint16_t*>(a);

@@ -18,11 +18,7 @@ struct alignas(64) TileConfig {
   std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-constexpr int kFewRows = 4;               // up to here VNNI is faster than tiles
-#ifndef AHEAD
-#define AHEAD 8192
-#endif
-constexpr int kTilesAhead = AHEAD;  // bytes of the weight stream
+constexpr int kFewRows = 4;  // up to here VNNI is faster than tiles
 
 void configure_tiles() {
   static const TileConfig config;
@@ -36,7 +32,7 @@ SALVER_INLINE void settle_memory() { asm volatile("" ::: "memory"); }
 // Both formats share it, since a tile row is 64 bytes of k in either.
 #define SALVER_TILE_SUMS(NAME, WEIGHT, SUM, MULTIPLY)                                                \
   void NAME(const std::uint8_t* a, std::size_t stride, int rows, const WEIGHT* weights, int k_tiles, \
-            bool fetch, SUM* sums) {                                                                 \
+            Ahead ahead, SUM* sums) {                                                               \
     const auto* panel = reinterpret_cast<const std::uint8_t*>(weights);                              \
     const std::size_t out = kPanel * sizeof(SUM);                                                    \
     settle_memory();                                                                                 \
@@ -44,7 +40,7 @@ SALVER_INLINE void settle_memory() { asm volatile("" ::: "memory"); }
     _tile_zero(1);                                                                                   \
     if (rows <= 16) {                                                                                \
       for (int kt = 0; kt < k_tiles; ++kt, a += 64, panel += 2 * kTileBytes) {                       \
-        if (fetch) fetch_tiles(panel);                                                               \
+        fetch_ahead(panel, k_tiles, ahead);                                                          \
         _tile_loadd(4, a, stride);                                                                   \
         _tile_loadd(6, panel, 64);                                                                   \
         MULTIPLY(0, 4, 6);                                                                           \
@@ -58,7 +54,7 @@ SALVER_INLINE void settle_memory() { asm volatile("" ::: "memory"); }
     _tile_zero(2);                                                                                   \
     _tile_zero(3);                                                                                   \
     for (int kt = 0; kt < k_tiles; ++kt, a += 64, panel += 2 * kTileBytes) {                         \
-      if (fetch) fetch_tiles(panel);                                                                 \
+      fetch_ahead(panel, k_tiles, ahead);                                                            \
       _tile_loadd(6, panel, 64);                                                                     \
       _tile_loadd(4, a, stride);                                                                     \
       MULTIPLY(0, 4, 6);                                                                             \
@@ -74,21 +70,21 @@ SALVER_INLINE void settle_memory() { asm volatile("" ::: "memory"); }
     _tile_stored(3, sums + 16 * kPanel + kLanes, out);                                               \
   }
 
-SALVER_INLINE void fetch_tiles(const std::uint8_t* panel) {
-  for (int i = 0; i < 2 * kTileBytes; i += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(panel + kTilesAhead + i), _MM_HINT_T1);
-  }
+// From the same place in the next panel.
+SALVER_INLINE void fetch_ahead(const std::uint8_t* pair, int k_tiles, Ahead ahead) {
+  const std::uint8_t* line = pair + std::size_t(k_tiles) * 2 * kTileBytes + ahead.first * 64;
+  for (int i = 0; i < ahead.lines; ++i, line += 64) _mm_prefetch(line, _MM_HINT_T1);
 }
 
 SALVER_TILE_SUMS(tile_int8_sums, std::int8_t, std::int32_t, _tile_dpbusd)
 SALVER_TILE_SUMS(tile_bf16_sums, std::uint16_t, float, _tile_dpbf16ps)
 
 void int8_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel,
-               int k_tiles, bool fetch, std::int32_t* sums) {
+               int k_tiles, Ahead ahead, std::int32_t* sums) {
   if (rows <= kFewRows) {
-    vnni_sums(a, stride, rows, panel, k_tiles, fetch, sums);
+    vnni_sums(a, stride, rows, panel, k_tiles, ahead, sums);
   } else {
-    tile_int8_sums(a, stride, rows, panel, k_tiles, fetch, sums);
+    tile_int8_sums(a, stride, rows, panel, k_tiles, ahead, sums);
   }
 }
 

@@ -51,6 +51,11 @@ struct EncodedRows {
   Encoding encoding;
 };
 
+// Of every 2 KiB of the next panel, `lines` cache lines from `first` on.
+struct Ahead {
+  int first, lines;
+};
+
 // What becomes of a product's element.
 enum class Epilogue {
   store,

@@ -74,45 +74,76 @@ void norm_head(float* head, const float* weight, float epsilon, int size) {
 // Rotary position embedding (arXiv 2104.09864): dimension i turns with dimension i + size / 2.
 void turn_head(float* head, const float* cosines, const float* sines, int size) {
   const int half = size / 2;
-  for (int i = 0; i < half; ++i) {
+  int i = 0;
+  for (; i + kLanes <= half; i += kLanes) {
+    const F16 a = load(head + i), b = load(head + half + i), c = load(cosines + i), s = load(sines + i);
+    store(head + i, a * c - b * s);
+    store(head + half + i, b * c + a * s);
+  }
+  for (; i < half; ++i) {
     const float a = head[i], b = head[i + half];
     head[i] = a * cosines[i] - b * sines[i];
     head[i + half] = b * cosines[i] + a * sines[i];
   }
 }
 
+void round_row(const float* query, int size, std::uint16_t* out) {
+  int i = 0;
+  for (; i + kLanes <= size; i += kLanes) store_bf16(out + i, load(query + i));
+  for (; i < size; ++i) out[i] = to_bf16(query[i]);
+}
+
 // Keys of a block: tiles [2 halves of 16 keys][padded_dim / 32], each 16 pairs of dimensions x 16
 // keys x 2. The block's other slots are not touched.
 void put_key(const float* key, int size, int padded, std::uint16_t* keys, int slot) {
+  alignas(64) std::uint16_t rounded[kMaxHeadDim];
+  for (int i = size; i < padded; ++i) rounded[i] = 0;
+  round_row(key, size, rounded);
   std::uint16_t* tile = keys + slot / 16 * (padded * 16) + slot % 16 * 2;
-  for (int i = 0; i < size; i += 2) {
-    tile[i / 2 * 32] = to_bf16(key[i]);
-    tile[i / 2 * 32 + 1] = to_bf16(key[i + 1]);
-  }
-  for (int i = size; i < padded; i += 2) tile[i / 2 * 32] = tile[i / 2 * 32 + 1] = 0;
+  for (int i = 0; i < padded; i += 2) __builtin_memcpy(tile + i / 2 * 32, rounded + i, 4);
 }
 
 // Values of a block: tiles [padded_dim / 16], each 16 pairs of keys x 16 dimensions x 2.
 void put_value(const float* value, int size, std::uint16_t* values, int slot) {
+  alignas(64) std::uint16_t rounded[kMaxHeadDim];
+  round_row(value, size, rounded);
   std::uint16_t* row = values + slot / 2 * 32 + slot % 2;
-  for (int i = 0; i < size; ++i) row[i / 16 * 512 + i % 16 * 2] = to_bf16(value[i]);
+  for (int i = 0; i < size; ++i) row[i / 16 * 512 + i % 16 * 2] = rounded[i];
 }
 
+// Zero the values of slots [first_slot, 32).
 void clear_values(std::uint16_t* values, int padded, int first_slot) {
-  for (int slot = first_slot; slot < kBlockTokens; ++slot) {
-    std::uint16_t* row = values + slot / 2 * 32 + slot % 2;
-    for (int i = 0; i < padded; ++i) row[i / 16 * 512 + i % 16 * 2] = 0;
+  if (first_slot == kBlockTokens) return;
+  for (int i = 0; i < padded / kLanes; ++i) {
+    std::uint16_t* row = values + i * 512 + first_slot / 2 * 32;
+    if (first_slot % 2 == 1) {
+      for (int j = 1; j < 32; j += 2) row[j] = 0;
+      row += 32;
+    }
+    __builtin_memset(row, 0, (values + (i + 1) * 512 - row) * sizeof *row);
+  }
+}
+
+// The token's lines in its block, which are far apart and likely cold.
+SALVER_INLINE void fetch_slot(const HeadsTask& task) {
+  const int padded = task.padded_dim;
+  const auto* keys = reinterpret_cast<const std::uint16_t*>(task.block);
+  for (int head = 0; head < task.kv_heads; ++head, keys += 2 * kBlockTokens * padded) {
+    const std::uint16_t* tile = keys + task.slot / 16 * (padded * 16);
+    for (int i = 0; i < padded / 2; ++i) __builtin_prefetch(tile + i * 32, 1);
+    const std::uint16_t* row = keys + kBlockTokens * padded + task.slot / 2 * 32;
+    for (int i = 0; i < padded / 16; ++i) __builtin_prefetch(row + i * 512, 1);
   }
 }
 
 void place_heads(const HeadsTask& task) {
   const int dim = task.head_dim, padded = task.padded_dim;
+  fetch_slot(task);
   float* query = task.projections;
   for (int head = 0; head < task.heads; ++head, query += dim) {
     if (task.q_norm) norm_head(query, task.q_norm, task.epsilon, dim);
     turn_head(query, task.cosines, task.sines, dim);
-    std::uint16_t* out = task.queries + head * padded;
-    for (int i = 0; i < dim; ++i) out[i] = to_bf16(query[i]);
+    round_row(query, dim, task.queries + head * padded);
   }
   float* key = query;
   const float* value = query + task.kv_heads * dim;

@@ -41,7 +41,7 @@ void vnni_rows(const std::uint8_t* a, std::size_t stride, const std::int8_t* pan
 }
 
 void vnni_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel,
-               int k_tiles, bool /*fetch*/, std::int32_t* sums) {
+               int k_tiles, Ahead /*ahead*/, std::int32_t* sums) {
   using Rows = void (*)(const std::uint8_t*, std::size_t, const std::int8_t*, int, std::int32_t*);
   static constexpr Rows kByCount[kVnniRows] = {vnni_rows<1>, vnni_rows<2>, vnni_rows<3>, vnni_rows<4>,
                                                vnni_rows<5>, vnni_rows<6>, vnni_rows<7>, vnni_rows<8>};
