@@ -129,7 +129,7 @@ def test_without_a_native_core_the_full_example_is_sound_but_for_the_engine(
 
 
 def test_the_short_example_has_no_faults() -> None:
-    found = record(EXAMPLES / "smollm2.yaml")
+    found = record(EXAMPLES / "smollm2-numpy.yaml")
     assert (found["faults"], found["declared_only"]) == ([], [])
 
 

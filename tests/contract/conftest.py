@@ -16,4 +16,4 @@ def full_text() -> str:
 @pytest.fixture(scope="session")
 def short_text() -> str:
     """The contract that the README serves."""
-    return (EXAMPLES / "smollm2.yaml").read_text()
+    return (EXAMPLES / "smollm2-numpy.yaml").read_text()
