@@ -8,6 +8,7 @@ namespace salver {
 namespace {
 
 constexpr int kInt8PerTile = 64, kBf16PerTile = 32;  // of k
+constexpr float kShift = 12582912.0F;  // 1.5 * 2^23: adding it rounds to the nearest integer
 constexpr std::size_t kReadAhead = 16384;  // prefetches may point past the last panel
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -78,7 +79,7 @@ void Weights::pack_int8(const float* values, int n, int k) {
     const float inverse = most > 1e-30F && most <= 3.4e38F ? 127.0F / most : 0.0F;
     std::int32_t sum = 0;
     for (int i = 0; inverse != 0 && i < k; ++i) {
-      const auto weight = static_cast<std::int8_t>(std::nearbyint(row[i] * inverse));
+      const auto weight = static_cast<std::int8_t>((row[i] * inverse + kShift) - kShift);
       panel[place(channel % kPanel, i, 1)] = weight;
       sum += weight;
     }
