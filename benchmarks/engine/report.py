@@ -8,12 +8,11 @@ from typing import Self
 
 import plot
 from machine import Measured
-from summary import Cell, Table, agreement, best, paired_ratio
+from summary import DISTURBED, Cell, Table, agreement, best, paired_ratio
 from workload import Point
 
 from salver.models import ModelConfig
 
-DISTURBED = 0.05  # share of the machine that others may take before a number is marked
 BYTES_PER_WEIGHT = {"f32": 4.0, "bf16": 2.0, "8-bit": 1.0, "4-bit": 5 / 8}  # 4-bit: as Q4_1
 TITLE = "Salver's engine beside its peers"
 
@@ -76,8 +75,9 @@ class Report:
             "random token ids, the same number of greedy tokens out and end of sequence ignored; "
             f"all others are stopped meanwhile. Medians over {self.rounds} rounds.",
             "## Tokens per second\n\n" + self._rates(),
-            f"`*`: in spite of repetition others took over {DISTURBED:.0%} of the machine while it was measured. "
-            "`(n)`: measured in n rounds only, since it is slow there. "
+            f"Rounds in which others took over {DISTURBED:.0%} of the machine count only where there is "
+            "no other; `*` marks those. `(n)`: n rounds count, because the others were disturbed, or "
+            "because it is slow there. "
             "`none`: there was no instant at which every stream decoded.",
             "![medians](report.svg)",
         ]
@@ -100,8 +100,8 @@ class Report:
     def _rate(self, cell: Cell) -> str:
         if cell.median is None:
             return "none"
-        fewer = f" ({len(cell.measured)})" if len(cell.measured) < self.rounds else ""
-        return f"{cell.median:,.0f}{'*' if cell.foreign > DISTURBED else ''}{fewer}"
+        fewer = f" ({len(cell.counting)})" if len(cell.counting) < self.rounds else ""
+        return f"{cell.median:,.0f}{'*' if cell.disturbed else ''}{fewer}"
 
     def _ratios(self) -> str:
         """Ours over the best peer at each point: all peers first, then those of equal weights."""
@@ -174,7 +174,10 @@ class Report:
             "entrants": {name: asdict(entrant) for name, entrant in self.entrants.items()},
             "rates": {
                 name: {
-                    point: {"median": cell.median, "rounds": cell.rates, "foreign": cell.foreign}
+                    point: {
+                        "median": cell.median,
+                        "rounds": [each and asdict(each) for each in cell.rounds],
+                    }
                     for point, cell in cells.items()
                 }
                 for name, cells in self.table.items()

@@ -4,34 +4,68 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+DISTURBED = 0.05  # share of the machine that others may take before a rate stops counting
+
 
 @dataclass(frozen=True)
-class Cell:
-    """One contender at one point: its rate in every round (None: it had none), tokens/s.
+class Round:
+    """One contender's rate in one round, tokens/s; None where no instant had every stream decoding.
 
-    `foreign` is the median share of the machine that others took meanwhile.
+    `foreign` is the share of the machine that others took meanwhile.
     """
 
-    rates: tuple[float | None, ...]
+    rate: float | None
     foreign: float
 
     @property
-    def measured(self) -> list[float]:
-        return [rate for rate in self.rates if rate is not None]
+    def disturbed(self) -> bool:
+        return self.foreign > DISTURBED
+
+    def __str__(self) -> str:
+        return f"{self.rate or 0:,.1f} tokens/s, others took {self.foreign:.0%}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One contender at one point, round by round; None for a round that it was left out of.
+
+    Rounds that others disturbed count only where there is no other.
+    """
+
+    rounds: tuple[Round | None, ...]
+
+    @property
+    def counting(self) -> dict[int, float]:
+        """Rates that count, by round."""
+        rated = {i: each for i, each in enumerate(self.rounds) if each and each.rate}
+        calm = {i: each for i, each in rated.items() if not each.disturbed}
+        return {i: each.rate for i, each in (calm or rated).items() if each.rate}
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others disturbed every round."""
+        return all(each.disturbed for each in self.rounds if each)
 
     @property
     def median(self) -> float | None:
-        return median(self.measured) if self.measured else None
+        return median(self.counting.values()) if self.counting else None
 
 
 Table = dict[str, dict[str, Cell]]  # contender -> point -> cell
 
 
 def paired_ratio(ours: Cell, theirs: Cell) -> float | None:
-    """Median over rounds of ours / theirs: neighbours in time, so that slow drifts cancel."""
-    pairs = zip(ours.rates, theirs.rates, strict=False)
-    ratios = [a / b for a, b in pairs if a is not None and b is not None]
-    return median(ratios) if ratios else None
+    """Median over rounds of ours / theirs: neighbours in time, so that slow drifts cancel.
+
+    Where no round counts for both, the ratio of the medians.
+    """
+    a, b = ours.counting, theirs.counting
+    if not a or not b:
+        return None
+    both = a.keys() & b.keys()
+    if not both:
+        return median(a.values()) / median(b.values())
+    return median(a[i] / b[i] for i in both)
 
 
 def best(table: Table, point: str, names: Sequence[str]) -> str | None:

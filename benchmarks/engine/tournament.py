@@ -10,8 +10,8 @@ from statistics import median
 
 from contender import Contender, ContenderFailed, Run, Running
 from quiet import Quiet
-from report import DISTURBED, Entrant
-from summary import Cell, Table
+from report import Entrant
+from summary import DISTURBED, Cell, Round, Table
 from workload import MAX_CONTEXT, MAX_STREAMS, Point, prompts, rate
 
 WARM_UP_TOKENS = 4
@@ -44,8 +44,7 @@ class Tournament:
         self._stack = ExitStack()
         self._quiet = quiet
         self._running: dict[str, Running] = {}
-        self._rates: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-        self._foreign: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._rounds: dict[tuple[str, str], list[Round | None]] = defaultdict(list)
         self._slow: set[tuple[str, str]] = set()
         self.entrants: dict[str, Entrant] = {}
         self.notes: list[str] = []
@@ -63,7 +62,7 @@ class Tournament:
         }
 
     def _cell(self, name: str, point: str) -> Cell:
-        return Cell(tuple(self._rates[name, point]), median(self._foreign[name, point] or [0.0]))
+        return Cell(tuple(self._rounds[name, point]))
 
     # -- starting --------------------------------------------------------------------------------
 
@@ -120,8 +119,8 @@ class Tournament:
         for number in range(self._options.rounds):
             for name in self.entrants:
                 skipped = name not in self._running or (name, point.name) in self._slow
-                value = None if skipped else self._round(name, point, number)
-                self._rates[name, point.name].append(value)
+                measured = None if skipped else self._round(name, point, number)
+                self._rounds[name, point.name].append(measured)
 
     def _foreseen(self, name: str, point: Point) -> float:
         """Seconds that a run will take, from the points measured before; 0 where they do not say."""
@@ -131,8 +130,8 @@ class Tournament:
             return 0.0
         return point.streams * (point.prompt_tokens / prefill + point.new_tokens / decode)
 
-    def _round(self, name: str, point: Point, number: int) -> float | None:
-        """One contender's rate in one round: the median over the point's repeats."""
+    def _round(self, name: str, point: Point, number: int) -> Round | None:
+        """One contender in one round: the median over the point's repeats; None if it failed."""
         running = self._running[name]
         self._quiet.wait()
         try:
@@ -146,10 +145,9 @@ class Tournament:
             self.notes.append(f"{point.title}: {failure}")
             self._running.pop(name).close()
             return None
-        rates = [each for run in runs if (each := rate(point, run.sent, run.times)) is not None]
-        value = median(rates) if rates else None
-        _say(f"{point.title}, round {number + 1}: {name} {value or 0:,.1f} tokens/s")
-        return value
+        measured = _summary(point, runs)
+        _say(f"{point.title}, round {number + 1}: {name} {measured}")
+        return measured
 
     def _run(self, running: Running, point: Point, number: int, repeat: int) -> Run:
         """One run; where others disturbed it, the least disturbed of a few."""
@@ -162,8 +160,7 @@ class Tournament:
             runs.append(running.generate(prompts(point, seed), point.new_tokens))
             self._keep(key, seed, runs[-1])
         run = min(runs, key=lambda each: each.foreign)
-        self._foreign[key].append(run.foreign)
-        if run.seconds > self._options.slow:
+        if run.seconds > self._options.slow and run.foreign <= DISTURBED:
             self._slow.add(key)
         return run
 
@@ -179,6 +176,14 @@ class Tournament:
         }
         with (self._options.output / "runs.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def _summary(point: Point, runs: list[Run]) -> Round:
+    """Medians over the runs that nobody disturbed, or over all if there are none."""
+    counting = [run for run in runs if run.foreign <= DISTURBED] or runs
+    rates = [rate(point, run.sent, run.times) for run in counting]
+    rated = [each for each in rates if each is not None]
+    return Round(median(rated) if rated else None, median(run.foreign for run in counting))
 
 
 def _settles(run: Run, options: Options) -> bool:

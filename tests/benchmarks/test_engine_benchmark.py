@@ -71,14 +71,30 @@ def test_prompts_are_the_same_for_everyone_and_new_every_time(bench: ModuleType)
     assert first != bench.workload.prompts(point, "0 1")
 
 
+def cell(bench: ModuleType, *rates: float | None, disturbed: tuple[int, ...] = ()) -> object:
+    """A cell with these rates, of which the given rounds were disturbed."""
+    return bench.summary.Cell(
+        tuple(bench.summary.Round(rate, 0.5 * (i in disturbed)) for i, rate in enumerate(rates))
+    )
+
+
 def test_ratios_are_paired_by_round(bench: ModuleType) -> None:
-    cell = bench.summary.Cell
-    fast, slow = cell((10.0, 40.0, None), 0.0), cell((5.0, 10.0, 1.0), 0.0)
+    fast, slow = cell(bench, 10.0, 40.0, None), cell(bench, 5.0, 10.0, 1.0)
     assert bench.summary.paired_ratio(fast, slow) == pytest.approx(3.0)
-    assert bench.summary.paired_ratio(fast, cell((None, None, None), 0.0)) is None
-    table = {"a": {"p": slow}, "b": {"p": fast}, "c": {"p": cell((None,), 0.0)}}
+    assert bench.summary.paired_ratio(fast, cell(bench, None, None, None)) is None
+    table = {"a": {"p": slow}, "b": {"p": fast}, "c": {"p": cell(bench, None)}}
     assert bench.summary.best(table, "p", ["a", "b", "c"]) == "b"
     assert bench.summary.best(table, "p", ["c"]) is None
+
+
+def test_disturbed_rounds_count_only_where_there_is_no_other(bench: ModuleType) -> None:
+    once = cell(bench, 1.0, 8.0, 2.0, disturbed=(0, 2))
+    always = cell(bench, 1.0, 3.0, disturbed=(0, 1))
+    assert (once.median, once.disturbed) == (8.0, False)
+    assert (always.median, always.disturbed) == (2.0, True)
+    assert bench.summary.paired_ratio(once, cell(bench, 1.0, 4.0, 9.0)) == pytest.approx(2.0)
+    no_round_in_common = cell(bench, 4.0, 1.0, disturbed=(1,))
+    assert bench.summary.paired_ratio(once, no_round_in_common) == pytest.approx(2.0)
 
 
 def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
