@@ -64,54 +64,73 @@ SALVER_INLINE void fetch_block(const std::uint8_t* block, int padded) {
   for (; block < end; block += 64) __builtin_prefetch(block, 0, 2);
 }
 
-void attend(const AttentionTask& task) {
-  const int padded = task.padded_dim, group = task.group;
+// A tile of queries while its keys go by; rows beyond `task.rows` stay zero.
+struct QueryTile {
   alignas(64) std::uint16_t queries[kQueryRows * kMaxHeadDim];
   alignas(64) float scores[kQueryRows * kKeyGroup];
   alignas(64) std::uint16_t weights[kQueryRows * kKeyGroup] = {};
   alignas(64) float mixed[kQueryRows * kMaxHeadDim];
   SoftmaxRow rows[kQueryRows];
-  __builtin_memset(queries, 0, sizeof(std::uint16_t) * kQueryRows * padded);
-  __builtin_memset(mixed, 0, sizeof(float) * kQueryRows * padded);
+};
+
+void gather_queries(const AttentionTask& task, QueryTile* tile) {
+  const int padded = task.padded_dim;
+  __builtin_memset(tile->queries, 0, sizeof(std::uint16_t) * kQueryRows * padded);
+  __builtin_memset(tile->mixed, 0, sizeof(float) * kQueryRows * padded);
   for (int i = 0; i < task.rows; ++i) {
     const int row = task.first_row + i;
-    const auto* query = task.queries + row / group * task.token_stride + row % group * padded;
-    __builtin_memcpy(queries + i * padded, query, sizeof(std::uint16_t) * padded);
+    const auto* query = task.queries + row / task.group * task.token_stride + row % task.group * padded;
+    __builtin_memcpy(tile->queries + i * padded, query, sizeof(std::uint16_t) * padded);
   }
-  const int first_position = task.first_position + task.first_row / group;
-  const int last_position = task.first_position + (task.first_row + task.rows - 1) / group;
+}
+
+SALVER_INLINE const std::uint8_t* block_of(const AttentionTask& task, int index) {
+  return task.pool + task.block_table[index] * task.block_stride;
+}
+
+// One group of keys: blocks [first, first + blocks) of the sequence, which has `end_block`.
+SALVER_INLINE void pass_group(const AttentionTask& task, int first, int blocks, int end_block, QueryTile* tile) {
+  const int padded = task.padded_dim;
+  for (int i = 0; i < blocks; ++i) {
+    if (first + i + 1 < end_block) fetch_block(block_of(task, first + i + 1), padded);
+    const auto* keys = reinterpret_cast<const std::uint16_t*>(block_of(task, first + i));
+    block_scores(tile->queries, padded, keys, task.rows, tile->scores + i * kBlockTokens);
+  }
+  for (int i = 0; i < task.rows; ++i) {
+    const int position = task.first_position + (task.first_row + i) / task.group;
+    const float factor =
+        weigh_row(tile->scores + i * kKeyGroup, blocks, first * kBlockTokens, position, task.window, task.scale,
+                  tile->weights + i * kKeyGroup, &tile->rows[i]);
+    if (factor != 1.0F) scale_row(tile->mixed + i * padded, padded, factor);
+  }
+  for (int i = 0; i < blocks; ++i) {
+    const auto* values = reinterpret_cast<const std::uint16_t*>(block_of(task, first + i)) + kBlockTokens * padded;
+    mix_block(tile->weights + i * kBlockTokens, values, padded, task.rows, tile->mixed);
+  }
+}
+
+void put_results(const AttentionTask& task, const QueryTile& tile) {
+  for (int i = 0; i < task.rows; ++i) {
+    const int row = task.first_row + i;
+    float* out = task.out + row / task.group * task.out_stride + row % task.group * task.head_dim;
+    const float inverse = 1.0F / tile.rows[i].total;
+    for (int d = 0; d < task.head_dim; ++d) out[d] = tile.mixed[i * task.padded_dim + d] * inverse;
+  }
+}
+
+void attend(const AttentionTask& task) {
+  QueryTile tile;
+  gather_queries(task, &tile);
+  const int first_position = task.first_position + task.first_row / task.group;
+  const int last_position = task.first_position + (task.first_row + task.rows - 1) / task.group;
   const int oldest = first_position + 1 > task.window ? first_position + 1 - task.window : 0;
   const int end_block = last_position / kBlockTokens + 1;
   constexpr int kGroupBlocks = kKeyGroup / kBlockTokens;
   for (int first = oldest / kKeyGroup * kGroupBlocks; first < end_block; first += kGroupBlocks) {
     const int blocks = end_block - first < kGroupBlocks ? end_block - first : kGroupBlocks;
-    for (int i = 0; i < blocks; ++i) {
-      if (first + i + 1 < end_block) {
-        fetch_block(task.pool + task.block_table[first + i + 1] * task.block_stride, padded);
-      }
-      const auto* keys = reinterpret_cast<const std::uint16_t*>(
-          task.pool + task.block_table[first + i] * task.block_stride);
-      block_scores(queries, padded, keys, task.rows, scores + i * kBlockTokens);
-    }
-    for (int i = 0; i < task.rows; ++i) {
-      const int position = task.first_position + (task.first_row + i) / group;
-      const float factor =
-          weigh_row(scores + i * kKeyGroup, blocks, first * kBlockTokens, position, task.window,
-                    task.scale, weights + i * kKeyGroup, &rows[i]);
-      if (factor != 1.0F) scale_row(mixed + i * padded, padded, factor);
-    }
-    for (int i = 0; i < blocks; ++i) {
-      const auto* block = reinterpret_cast<const std::uint16_t*>(
-          task.pool + task.block_table[first + i] * task.block_stride);
-      mix_block(weights + i * kBlockTokens, block + kBlockTokens * padded, padded, task.rows, mixed);
-    }
+    pass_group(task, first, blocks, end_block, &tile);
   }
-  for (int i = 0; i < task.rows; ++i) {
-    const int row = task.first_row + i;
-    float* out = task.out + row / group * task.out_stride + row % group * task.head_dim;
-    const float inverse = 1.0F / rows[i].total;
-    for (int d = 0; d < task.head_dim; ++d) out[d] = mixed[i * padded + d] * inverse;
-  }
+  put_results(task, tile);
 }
 
 }  // namespace
