@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 import xllamacpp
 from protocol import Engine, OnToken, Settings, serve
 
+UNNAMED = -1
+"""A token that ends inside a character: the server counts it, and tells it with the next text."""
+
 
 class LlamaCpp:
     """Settings: a slot per stream with continuous batching, its default batch sizes (2048 and 512),
@@ -62,11 +65,15 @@ class LlamaCpp:
         }
         connection = HTTPConnection(self._host, self._port, timeout=600)
         connection.request("POST", "/completion", json.dumps(body))
+        told = 0
         for line in connection.getresponse():
             if line.startswith(b"data: {"):
                 answer: dict[str, Any] = json.loads(line[len(b"data: ") :])
-                for token in answer.get("tokens", []):
+                named = answer.get("tokens", [])
+                unnamed = max(answer.get("tokens_predicted", 0) - told - len(named), 0)
+                for token in [UNNAMED] * unnamed + named:
                     on_token(index, token)
+                told += unnamed + len(named)
         connection.close()
 
 
