@@ -78,7 +78,7 @@ class Report:
             f"Rounds in which others took over {DISTURBED:.0%} of the machine count only where there is "
             "no other; `*` marks those. `(n)`: n rounds count, because the others were disturbed, or "
             "because it is slow there. "
-            "`none`: there was no instant at which every stream decoded.",
+            "`none`: it failed or was left out (see the notes), or no instant had every stream decoding.",
             "![medians](report.svg)",
         ]
         if any(entrant.ours for entrant in self.entrants.values()):
@@ -145,7 +145,10 @@ class Report:
                         f"{computed / 1e9:,.0f} GFLOP/s",
                     ]
                 )
-        return _table(rows)
+        return (
+            _table(rows) + "\n\nBandwidth is memory's; weights that stay in the processor's caches "
+            "between tokens are read faster."
+        )
 
     def _contenders(self) -> str:
         reference = next(iter(self.entrants.values())).probe
