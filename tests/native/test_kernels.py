@@ -140,6 +140,28 @@ def test_attention(
     np.testing.assert_allclose(found, expected, atol=0.01)  # weights are bf16: 2^-9 of a value
 
 
+@given(
+    tokens=st.integers(2, 60),
+    past=st.integers(0, 400),
+    heads=st.sampled_from([(4, 4), (6, 2), (7, 1)]),
+    window=st.sampled_from([40, 150, 200, 2**30]),
+    seed=SEEDS,
+)
+@settings(max_examples=30, deadline=None)
+def test_a_row_of_attention_does_not_know_its_neighbours(
+    isa: str, tokens: int, past: int, heads: tuple[int, int], window: int, seed: int
+) -> None:
+    """Windows longer than a group of keys: where a group begins must not depend on the tile."""
+    context, cut = past + tokens, seed % (tokens - 1) + 1
+    queries = draw(seed, tokens, heads[0], 32)
+    keys, values = draw(seed + 1, context, heads[1], 32), draw(seed + 2, context, heads[1], 32)
+    whole = native.attention(isa, queries, keys, values, window)
+    seen = context - tokens + cut
+    first = native.attention(isa, queries[:cut], keys[:seen], values[:seen], window)
+    rest = native.attention(isa, queries[cut:], keys, values, window)
+    np.testing.assert_array_equal(whole, np.concatenate((first, rest)))
+
+
 def attention(
     queries: NDArray[np.float64],
     keys: NDArray[np.float64],
