@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_prompts_are_the_same_for_everyone_and_new_every_time(bench: ModuleType)
     assert first != bench.workload.prompts(point, "0 1")
 
 
-def cell(bench: ModuleType, *rates: float | None, disturbed: tuple[int, ...] = ()) -> object:
+def cell(bench: ModuleType, *rates: float | None, disturbed: tuple[int, ...] = ()) -> Any:
     """A cell with these rates, of which the given rounds were disturbed."""
     return bench.summary.Cell(
         tuple(bench.summary.Round(rate, 0.5 * (i in disturbed)) for i, rate in enumerate(rates))
