@@ -43,7 +43,8 @@ def read_out(
 ) -> ModelRunnerOutput:
     """Sample and score what the plan asks for; `logits_of` gives [rows, vocab_size] of flat rows.
 
-    Sequences in `drawn` have their sample already; it is passed on. A sequence whose logits allow no token is reported in `failed`; the others are unharmed.
+    Sequences in `drawn` have their sample already; it is passed on. A sequence whose logits allow no
+    token is reported in `failed`; the others are unharmed.
     """
     sampled = dict(drawn)
     scored: dict[str, list[TokenLogprobs]] = defaultdict(list)
