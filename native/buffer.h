@@ -1,28 +1,17 @@
-// Zeroed memory in pages of its own, huge ones where the system allows it.
+// Zeroed memory in pages of its own.
 #pragma once
 
 #include <cstddef>
-#include <new>
 #include <utility>
 
-#include <sys/mman.h>
+#include "pages.h"
 
 namespace salver {
 
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(std::size_t bytes) : bytes_(bytes) {
-    if (bytes == 0) return;
-    data_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data_ == MAP_FAILED) {
-      data_ = nullptr;
-      throw std::bad_alloc();
-    }
-#ifdef MADV_HUGEPAGE
-    if (bytes >= kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
-#endif
-  }
+  explicit Buffer(std::size_t bytes) : data_(bytes ? map_pages(bytes) : nullptr), bytes_(bytes) {}
   Buffer(Buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {
@@ -31,7 +20,7 @@ class Buffer {
     return *this;
   }
   ~Buffer() {
-    if (data_) munmap(data_, bytes_);
+    if (data_) unmap_pages(data_, bytes_);
   }
 
   template <typename T>
@@ -41,8 +30,6 @@ class Buffer {
   std::size_t bytes() const { return bytes_; }
 
  private:
-  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
 };
