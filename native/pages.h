@@ -1,4 +1,4 @@
-// Zeroed pages from the system, huge ones where it allows them.
+// Zeroed pages from the system, given back with the object.
 //
 // AddressSanitizer does not watch mapped memory by itself, and all weights, keys and rows live there.
 // In its builds a region ends at a page that cannot be touched, which stops matrix-tile loads too
@@ -17,49 +17,78 @@
 
 namespace salver {
 
-inline void* map_or_throw(std::size_t bytes) {
-  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (data == MAP_FAILED) throw std::bad_alloc();
-  return data;
-}
+class Mapping {
+ public:
+  explicit Mapping(std::size_t bytes) : bytes_(bytes) {
+    void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) throw std::bad_alloc();
+    begin_ = static_cast<std::uint8_t*>(mapped);
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  ~Mapping() { munmap(begin_, bytes_); }
+
+  std::uint8_t* begin() const { return begin_; }
+
+ private:
+  std::size_t bytes_;
+  std::uint8_t* begin_;
+};
 
 #ifdef __SANITIZE_ADDRESS__
 
-constexpr std::size_t kFencePage = 4096, kFenceAlignment = 64;
+constexpr bool kFenced = true;
 
-constexpr std::size_t round_to(std::size_t bytes, std::size_t unit) {
-  return (bytes + unit - 1) / unit * unit;
-}
+class Pages {
+ public:
+  explicit Pages(std::size_t bytes)
+      : inner_(rounded(bytes, kPage)),
+        mapping_(inner_ + kPage),
+        data_(mapping_.begin() + inner_ - rounded(bytes, kAlignment)) {
+    mprotect(mapping_.begin() + inner_, kPage, PROT_NONE);
+    ASAN_POISON_MEMORY_REGION(mapping_.begin(), inner_);
+    ASAN_UNPOISON_MEMORY_REGION(data_, bytes);
+  }
+  ~Pages() { ASAN_UNPOISON_MEMORY_REGION(mapping_.begin(), inner_); }
 
-inline void* map_pages(std::size_t bytes) {
-  const std::size_t inner = round_to(bytes, kFencePage);
-  auto* begin = static_cast<std::uint8_t*>(map_or_throw(inner + kFencePage));
-  mprotect(begin + inner, kFencePage, PROT_NONE);
-  auto* data = begin + inner - round_to(bytes, kFenceAlignment);
-  ASAN_POISON_MEMORY_REGION(begin, inner);
-  ASAN_UNPOISON_MEMORY_REGION(data, bytes);
-  return data;
-}
+  std::uint8_t* data() const { return data_; }
 
-inline void unmap_pages(void* data, std::size_t bytes) {
-  const std::size_t inner = round_to(bytes, kFencePage);
-  auto* begin = static_cast<std::uint8_t*>(data) + round_to(bytes, kFenceAlignment) - inner;
-  ASAN_UNPOISON_MEMORY_REGION(begin, inner);
-  munmap(begin, inner + kFencePage);
-}
+ private:
+  static constexpr std::size_t kPage = 4096, kAlignment = 64;
+
+  static constexpr std::size_t rounded(std::size_t bytes, std::size_t unit) {
+    return (bytes + unit - 1) / unit * unit;
+  }
+
+  std::size_t inner_;  // all but the last page
+  Mapping mapping_;
+  std::uint8_t* data_;
+};
 
 #else
 
-inline void* map_pages(std::size_t bytes) {
-  void* data = map_or_throw(bytes);
-#ifdef MADV_HUGEPAGE
-  constexpr std::size_t kHugePage = std::size_t{2} << 20;
-  if (bytes >= kHugePage) madvise(data, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
-#endif
-  return data;
-}
+constexpr bool kFenced = false;
 
-inline void unmap_pages(void* data, std::size_t bytes) { munmap(data, bytes); }
+// From the size of a huge page on they begin at one.
+class Pages {
+ public:
+  explicit Pages(std::size_t bytes)
+      : mapping_(bytes >= kHugePage ? bytes + kHugePage : bytes), data_(mapping_.begin()) {
+    if (bytes < kHugePage) return;
+    data_ += (kHugePage - reinterpret_cast<std::uintptr_t>(data_) % kHugePage) % kHugePage;
+#ifdef MADV_HUGEPAGE
+    madvise(data_, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
+#endif
+  }
+
+  std::uint8_t* data() const { return data_; }
+
+ private:
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+  Mapping mapping_;
+  std::uint8_t* data_;
+};
 
 #endif
 
