@@ -26,12 +26,15 @@ from salver.contract.policy import (
     Rollout,
     Shadow,
     Slo,
+    StateAway,
     Telemetry,
     Tenant,
     TrafficClass,
     UpstreamBackend,
+    WithoutState,
 )
 from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
+from salver.contract.scope import Scope
 
 __all__ = [
     "Action",
@@ -60,8 +63,10 @@ __all__ = [
     "Rollout",
     "Runtime",
     "SamplingParams",
+    "Scope",
     "Shadow",
     "Slo",
+    "StateAway",
     "Telemetry",
     "Tenant",
     "Timings",
@@ -69,6 +74,7 @@ __all__ = [
     "TokenLogprobs",
     "TrafficClass",
     "UpstreamBackend",
+    "WithoutState",
     "declared_only",
     "load_deployment",
     "unavailable",
