@@ -274,7 +274,9 @@ class Laws(RuleBasedStateMachine):
         if request.key in self.one_behind:
             return False
         planned = [each.context_length for each in plan.sequences if each.key == request.key]
-        first = planned[0] if planned else self.kv.num_cached_tokens(request)
+        running = request in self.scheduler._running
+        had = request.num_computed_tokens if running else self.kv.num_cached_tokens(request)
+        first = planned[0] if planned else had
         more = StepShape.of_tokens(first, 1, int(first + 1 == request.num_tokens))
         predicted = self.scheduler.telemetry.model.predict(shape_of(plan) + more)
         return self.prompt_tokens(plan) >= BLOCK and predicted > self.slack(plan, now) - 1e-9

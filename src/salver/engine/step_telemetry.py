@@ -23,6 +23,7 @@ LATEST = 8  # measurements that a kind holds
 MAX_KINDS = 64
 REFIT_STEPS = 64  # a fit takes half a millisecond
 RECENT_STEPS = 64  # whose errors are the model's error
+TICK = 1e-9  # seconds; what is shorter is a clock that stands still
 
 _CALIBRATED = (
     StepShape.of_tokens(128, 1, 1),
@@ -55,9 +56,7 @@ class StepTelemetry:
         self.seconds += seconds
         self.predicted_seconds += predicted
         self.error_seconds += abs(predicted - seconds)
-        if (
-            seconds <= 0 or self._calibrated.predict(shape) <= 0
-        ):  # a clock that stands still, or nothing to refine
+        if seconds < TICK or self._calibrated.predict(shape) <= 0:  # there is nothing to refine
             return
         self._errors.append(abs(predicted / seconds - 1))
         self._keep(shape, seconds)
