@@ -7,11 +7,13 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 os.environ["COLUMNS"] = "96"  # before typer looks; help is laid out for a page, not a terminal
 os.environ["NO_COLOR"] = "1"
 
+import typer
 from typer.testing import CliRunner
 
 from salver import errors
@@ -37,8 +39,18 @@ def reference() -> str:
 def commands() -> Iterator[str]:
     yield "## Commands\n"
     for name in COMMANDS:
-        shown = CliRunner().invoke(app, [name, "--help"], prog_name="salver").output.strip()
-        yield f"### salver {name}\n\n```text\n{shown}\n```\n"
+        yield f"### salver {name}\n"
+        for way in ways(name):
+            shown = CliRunner().invoke(app, [*way, "--help"], prog_name="salver").output.strip()
+            yield f"```text\n{shown}\n```\n"
+
+
+def ways(name: str) -> list[list[str]]:
+    """A command, or a group and then each of its commands."""
+    found = getattr(import_module(f"salver.cli.{name}"), name)
+    if not isinstance(found, typer.Typer):
+        return [[name]]
+    return [[name], *([name, command] for command in typer.main.get_group(found).commands)]
 
 
 def exit_codes() -> Iterator[str]:
