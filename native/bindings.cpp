@@ -289,6 +289,14 @@ NB_MODULE(_native, m) {
   m.attr("BLOCK_TOKENS") = kBlockTokens;
   m.attr("GATE_LANES") = kLanes;
   m.attr("PACKED_LAYOUT") = kPackedLayout;
+  m.def(
+      "kv_head_bytes",
+      [](const std::string& kv_cache, int head_dim) {
+        require(head_dim > 0 && head_dim <= kMaxHeadDim, "head_dim is at most 256");
+        const KvFormat format = kv_format_named(kv_cache);
+        return kv_head_bytes(format, padded_head_dim(format, head_dim));
+      },
+      "kv_cache"_a, "head_dim"_a);
   m.def("available_isas", &available_isas, "Names of the kernel paths that run here, slowest first.");
   m.def("product", &product, "isa"_a, "precision"_a, "x"_a, "weights"_a, "bias"_a.none() = nb::none());
   m.def("norm", &norm, "isa"_a, "x"_a, "weight"_a, "epsilon"_a);

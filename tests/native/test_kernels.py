@@ -189,7 +189,13 @@ def test_parts_of_attention_merge_to_the_same_bits(
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
     ("kv_cache", "of"),
-    [("bf16", "queries"), ("bf16", "keys"), ("int8", "queries"), ("int8", "keys"), ("int8", "values")],
+    [
+        ("bf16", "queries"),
+        ("bf16", "keys"),
+        ("int8", "queries"),
+        ("int8", "keys"),
+        ("int8", "values"),
+    ],
 )
 def test_what_is_not_finite_spoils_those_who_see_it_alone(
     isa: str, kv_cache: str, of: str, wrong: float
