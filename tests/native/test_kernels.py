@@ -30,6 +30,11 @@ def int8_channels(weights: Floats) -> NDArray[np.float64]:
     return kept
 
 
+def int8_heads(x: Floats) -> NDArray[np.float64]:
+    """What int8 with one scale per token and head keeps of `x` [tokens, heads, head_dim]."""
+    return int8_channels(x.reshape(-1, x.shape[2])).reshape(x.shape)
+
+
 def bf16(x: Floats) -> NDArray[np.float64]:
     bits = x.view(np.uint32)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
@@ -152,8 +157,9 @@ def test_attention(
         expected = attention(bf16(queries), bf16(keys), bf16(values), window)
         tolerance = 0.01  # weights are bf16: 2^-9 of a value
     else:
-        kept = [int8_channels(x.reshape(-1, dim)).reshape(x.shape) for x in (keys, values)]
-        expected = attention(queries.astype(np.float64), *kept, window)
+        expected = attention(
+            queries.astype(np.float64), int8_heads(keys), int8_heads(values), window
+        )
         tolerance = 5e-4  # queries and weights have 15 and 16 bits
     np.testing.assert_allclose(found, expected, atol=tolerance)
 
