@@ -10,6 +10,7 @@ from salver.flow import QueueBound
 from salver.models import open_model
 from salver.registry import ArtifactStore, Digest
 from salver.worker.frames import ModelFacts
+from salver.worker.packed_weights import packed_weights
 from salver.worker.spec import WorkerSpec
 
 CALIBRATION_SECONDS = 0.2
@@ -25,7 +26,8 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         FetchError: the artifact is not in the store.
         DoesNotFit: the envelope is too small for it.
     """
-    path = ArtifactStore(Path(spec.store)).open_verified(Digest.parse(spec.digest))
+    digest = Digest.parse(spec.digest)
+    path = ArtifactStore(Path(spec.store)).open_verified(digest)
     model = open_model(path)
     plan = plan_memory(
         model.config,
@@ -44,6 +46,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         threads=spec.threads,
         max_batch_tokens=spec.max_batch_tokens,
         isa=spec.isa,
+        kept=packed_weights(spec, digest) if spec.runner.is_native else None,
     )
     core = EngineCore.build(
         runner,
