@@ -1,43 +1,14 @@
-// Zeroed memory in pages of its own, huge ones where the system allows it.
+// Zeroed memory in pages of its own, or in a part of common ones.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 #include <memory>
-#include <new>
 #include <utility>
 
-#include <sys/mman.h>
+#include "pages.h"
 
 namespace salver {
-
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
-// Pages from the system, given back with this. From the size of a huge page on they begin at one.
-class Pages {
- public:
-  explicit Pages(std::size_t bytes) : bytes_(bytes >= kHugePage ? bytes + kHugePage : bytes) {
-    void* mapped = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapped == MAP_FAILED) throw std::bad_alloc();
-    mapped_ = static_cast<std::uint8_t*>(mapped);
-    data_ = mapped_;
-    if (bytes < kHugePage) return;
-    data_ += (kHugePage - reinterpret_cast<std::uintptr_t>(mapped_) % kHugePage) % kHugePage;
-#ifdef MADV_HUGEPAGE
-    madvise(data_, bytes, MADV_HUGEPAGE);  // a hint: refusal costs speed only
-#endif
-  }
-  Pages(const Pages&) = delete;
-  Pages& operator=(const Pages&) = delete;
-  ~Pages() { munmap(mapped_, bytes_); }
-
-  std::uint8_t* data() const { return data_; }
-
- private:
-  std::size_t bytes_;
-  std::uint8_t *mapped_, *data_;
-};
 
 class Buffer {
  public:
@@ -78,6 +49,7 @@ class Buffer {
 class Arena {
  public:
   Buffer take(std::size_t bytes) {
+    if (kFenced) return Buffer(bytes);
     const std::size_t size = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     if (!pages_ || used_ + size > room_) {
       room_ = std::max(size, kRoom);
