@@ -64,7 +64,6 @@ def test_what_the_native_core_lacks_is_a_fault_by_name(full_text: str) -> None:
     faults = unavailable(load_deployment(text), native_core=True)
     assert [(fault.path, fault.value) for fault in faults] == [
         ("release.runtime.quantization", "q4"),
-        ("release.runtime.kv_cache", "int8"),
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from salver.contract.deployment import Deployment
 from salver.contract.faults import Fault
 from salver.contract.policy import Overload
-from salver.contract.release import Engine, KvCache, Quantization
+from salver.contract.release import Engine, Quantization
 from salver.contract.section import Section
 
 ENFORCED = {
@@ -112,9 +112,6 @@ def unavailable(deployment: Deployment, *, native_core: bool) -> tuple[Fault, ..
     if runtime.quantization not in _NATIVE_QUANTIZATIONS:
         fix = f"this version's native core has {', '.join(_NATIVE_QUANTIZATIONS)}"
         faults.append(_missing("quantization", runtime.quantization, fix))
-    if runtime.kv_cache is not KvCache.BF16:
-        fix = "this version's native core has `kv_cache: bf16`"
-        faults.append(_missing("kv_cache", runtime.kv_cache, fix))
     return tuple(faults)
 
 

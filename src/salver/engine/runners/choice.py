@@ -20,12 +20,15 @@ FLOAT32 = 4
 
 
 class RunnerKind(StrEnum):
-    """What computes, and how it holds the weights. KV is float32 in NumPy and bf16 natively."""
+    """What computes, how it holds the weights, and how keys and values."""
 
-    NUMPY_F32 = "numpy/f32"
-    NATIVE_W8A16 = "native/w8a16"
-    NATIVE_W8A8 = "native/w8a8"
-    NATIVE_BF16 = "native/bf16"
+    NUMPY_F32 = "numpy/f32/f32"
+    NATIVE_W8A16 = "native/w8a16/bf16"
+    NATIVE_W8A8 = "native/w8a8/bf16"
+    NATIVE_BF16 = "native/bf16/bf16"
+    NATIVE_W8A16_INT8 = "native/w8a16/int8"
+    NATIVE_W8A8_INT8 = "native/w8a8/int8"
+    NATIVE_BF16_INT8 = "native/bf16/int8"
 
     @property
     def is_native(self) -> bool:
@@ -33,7 +36,11 @@ class RunnerKind(StrEnum):
 
     @property
     def precision(self) -> str:
-        return self.value.partition("/")[2]
+        return self.value.split("/")[1]
+
+    @property
+    def kv_cache(self) -> str:
+        return self.value.split("/")[2]
 
     @property
     def packing(self) -> str:
@@ -73,12 +80,15 @@ def runner_needs(
         )
 
         return RunnerNeeds(
-            weights_bytes=weight_bytes(config, int8=kind is not RunnerKind.NATIVE_BF16),
+            weights_bytes=weight_bytes(config, int8=kind.precision != "bf16"),
             step_bytes=native_step_bytes(
-                config, threads=threads, max_batch_tokens=max_batch_tokens
+                config,
+                threads=threads,
+                max_batch_tokens=max_batch_tokens,
+                max_context_tokens=max_context_tokens,
             ),
             block_size=BLOCK_TOKENS,
-            block_bytes=block_bytes(config),
+            block_bytes=block_bytes(config, kind.kv_cache),
         )
     return RunnerNeeds(
         weights_bytes=config.num_parameters * FLOAT32,
@@ -126,6 +136,7 @@ def open_runner(
             num_blocks=num_blocks,
             max_batch_tokens=max_batch_tokens,
             precision=kind.precision,
+            kv_cache=kind.kv_cache,
             threads=threads,
             isa=isa,
             kept=kept,
