@@ -9,6 +9,7 @@ from salver.engine.runners.choice import open_runner
 from salver.models import open_model
 from salver.registry import ArtifactStore, Digest
 from salver.worker.frames import ModelFacts
+from salver.worker.packed_weights import packed_weights
 from salver.worker.spec import WorkerSpec
 
 CALIBRATION_SECONDS = 0.2
@@ -24,7 +25,8 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         FetchError: the artifact is not in the store.
         DoesNotFit: the envelope is too small for it.
     """
-    path = ArtifactStore(Path(spec.store)).open_verified(Digest.parse(spec.digest))
+    digest = Digest.parse(spec.digest)
+    path = ArtifactStore(Path(spec.store)).open_verified(digest)
     model = open_model(path)
     plan = plan_memory(
         model.config,
@@ -43,6 +45,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         threads=spec.threads,
         max_batch_tokens=spec.max_batch_tokens,
         isa=spec.isa,
+        kept=packed_weights(spec, digest) if spec.runner.is_native else None,
     )
     latency = calibrate(
         runner,
