@@ -22,15 +22,17 @@ from salver.cli.exits import Exit, exit_for
 from salver.contract import LoadSnapshot
 from salver.contract.enforcement import ENFORCED, NOT_YET
 from salver.contract.rules import RULES
+from salver.contract.section import walk
 from salver.telemetry import ServiceLabels
 from salver.telemetry.exporters.prometheus import PrometheusExporter
+from salver.workload import MIX_RULES, Mix
 
 TARGET = Path(__file__).with_name("reference.md")
 HEAD = "# Reference\n\nWritten by `make docs` from the code; do not edit by hand.\n"
 
 
 def reference() -> str:
-    parts = [HEAD, *commands(), *exit_codes(), *contract(), *error_tree(), *metrics()]
+    parts = [HEAD, *commands(), *exit_codes(), *contract(), *mix(), *error_tree(), *metrics()]
     return "\n".join(parts) + "\n"
 
 
@@ -73,6 +75,15 @@ def contract() -> Iterator[str]:
     yield table([("part", "what happens instead"), *((f"`{k}`", v) for k, v in NOT_YET.items())])
     yield "## Rules of a contract\n"
     rules = RULES.values()
+    yield table([("rule", "it asks"), *((f"`{rule.name}`", rule.asks) for rule in rules)])
+
+
+def mix() -> Iterator[str]:
+    yield "## Keys of a traffic mix\n"
+    keys = [(f"`{path}`", str(info.description)) for path, info in walk(Mix)]
+    yield table([("key", "what it says"), *keys])
+    yield "## Rules of a traffic mix\n"
+    rules = MIX_RULES.values()
     yield table([("rule", "it asks"), *((f"`{rule.name}`", rule.asks) for rule in rules)])
 
 

@@ -2,6 +2,7 @@
 
     SalverError                 problem, rule, value, fix: enough to act on at 3 a.m.
     ├── ContractError           the deployment file is wrong; carries every fault at once
+    │   └── MixError            a traffic mix, or a trace or prompt file it names, is wrong
     ├── DoesNotFit              the contract is sound but this machine cannot hold it
     ├── IntegrityError          bytes are not what they were declared to be
     │   └── MalformedModel      a checkpoint, tokenizer or chat template that cannot be trusted
@@ -76,6 +77,10 @@ class ContractError(SalverError):
     def __init__(self, problem: str, faults: "Sequence[Fault]" = ()) -> None:
         super().__init__(problem, rule="contract")
         self.faults = tuple(faults)
+
+
+class MixError(ContractError):
+    """A traffic mix is wrong, or a trace or prompt file it names; told like a contract's faults."""
 
 
 class DoesNotFit(SalverError):

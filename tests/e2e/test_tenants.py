@@ -60,8 +60,7 @@ def test_keys_and_quotas_from_the_command_line_to_the_client(keyed: "Server") ->
         call("none")
     assert "Paris" in call(labs["key"])
     with pytest.raises(openai.RateLimitError) as limited:
-        for _ in range(5):
-            call(labs["key"])
+        [call(labs["key"]) for _ in range(5)]
     assert 0 < int(limited.value.response.headers["retry-after"]) <= 61
     assert "Paris" in call(search), "one tenant's quota is not another's"
     salver(keyed.home, "keys", "revoke", labs["id"])

@@ -15,6 +15,7 @@ from salver.contract.generate import (
     TokenChunk,
     TokenLogprobs,
 )
+from salver.contract.latency import LatencyModel, StepShape
 from salver.contract.loading import load_deployment
 from salver.contract.policy import (
     Admission,
@@ -53,6 +54,7 @@ __all__ = [
     "Gate",
     "GenerateRequest",
     "KvCache",
+    "LatencyModel",
     "LoadSnapshot",
     "OnInconclusive",
     "Outcome",
@@ -67,6 +69,7 @@ __all__ = [
     "Shadow",
     "Slo",
     "StateAway",
+    "StepShape",
     "Telemetry",
     "Tenant",
     "Timings",
