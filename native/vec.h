@@ -43,22 +43,22 @@ SALVER_INLINE F16 fma(F16 a, F16 b, F16 c) {
 // The larger of each; `b` where `a` is NaN.
 SALVER_INLINE F16 larger(F16 a, F16 b) { return a > b ? a : b; }
 
+// Lane i with lane i + 8, then with i + 4, i + 2 and i + 1.
+template <typename Combine>
+SALVER_INLINE float folded(F16 x, const Combine& combine) {
+  x = combine(x, __builtin_shuffle(x, I16{8, 9, 10, 11, 12, 13, 14, 15}));
+  x = combine(x, __builtin_shuffle(x, I16{4, 5, 6, 7}));
+  x = combine(x, __builtin_shuffle(x, I16{2, 3}));
+  x = combine(x, __builtin_shuffle(x, I16{1}));
+  return x[0];
+}
+
 SALVER_INLINE float sum(F16 x) {
-  alignas(64) float lane[16];
-  store(lane, x);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  }
-  return lane[0];
+  return folded(x, [](F16 a, F16 b) { return a + b; });
 }
 
 SALVER_INLINE float largest(F16 x) {
-  alignas(64) float lane[16];
-  store(lane, x);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
-  }
-  return lane[0];
+  return folded(x, [](F16 a, F16 b) { return a > b ? a : b; });
 }
 
 // To the nearest integer, halves to even, for |x| below 2^22: adding 1.5 * 2^23 leaves it in the
@@ -103,11 +103,17 @@ SALVER_INLINE float from_bf16(std::uint16_t x) {
 
 // Round to nearest even; NaN stays NaN.
 SALVER_INLINE H16 to_bf16(F16 x) {
+#if defined(__AVX512BF16__)
+  return reinterpret_cast<H16>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x)));
+#else
   const U16 bits = reinterpret_cast<U16>(x);
   const U16 rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   const U16 nan = bits >> 16 | 0x40;
   return __builtin_convertvector(x != x ? nan : rounded, H16);
+#endif
 }
+
+SALVER_INLINE F16 from_bf16(H16 x) { return reinterpret_cast<F16>(__builtin_convertvector(x, U16) << 16); }
 
 SALVER_INLINE void store_bf16(std::uint16_t* p, F16 x) {
   *reinterpret_cast<LooseH16*>(p) = to_bf16(x);
