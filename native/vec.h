@@ -68,10 +68,22 @@ SALVER_INLINE I16 round_to_int(F16 x) {
   return reinterpret_cast<I16>(x + kShift) - 0x4B400000;
 }
 
-// e^x to about 1 ulp for x in [-87, 88]; 0 below, infinity above, NaN kept; exactly 1 at 0.
+// p * 2^n for whole n in [-252, 252]: infinity where that is too large, 0 where it is too small.
+SALVER_INLINE F16 scale_by_power(F16 p, I16 n) {
+#if defined(__AVX512F__)
+  const F16 power = to_float(n);
+  return reinterpret_cast<F16>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(power)));
+#else
+  const I16 half = n >> 1;  // in two factors, since 2^128 alone is no float
+  return p * reinterpret_cast<F16>((half + 127) << 23) * reinterpret_cast<F16>((n - half + 127) << 23);
+#endif
+}
+
+// e^x to about 1 ulp for x in [-87, 88]; 0 below -104, infinity above 89, NaN kept; exactly 1 at 0.
 // Cephes' split of ln 2 and a minimax polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
 SALVER_INLINE F16 exp(F16 x) {
-  const F16 clamped = x < -88.0F ? splat(-88.0F) : (x > 88.5F ? splat(88.5F) : x);
+  const F16 from_below = x < -120.0F ? splat(-120.0F) : x;  // NaN passes
+  const F16 clamped = from_below > 120.0F ? splat(120.0F) : from_below;
   const I16 power = round_to_int(clamped * 1.44269504F);
   const F16 n = to_float(power);
   F16 r = fma(n, splat(-0.693359375F), clamped);
@@ -83,12 +95,7 @@ SALVER_INLINE F16 exp(F16 x) {
   p = fma(p, r, splat(1.6666665459e-1F));
   p = fma(p, r, splat(5.0000001201e-1F));
   p = fma(p, r * r, r) + 1.0F;
-  const I16 half = power >> 1;  // in two factors, since 2^128 alone is no float
-  const F16 low = reinterpret_cast<F16>((half + 127) << 23);
-  const F16 high = reinterpret_cast<F16>((power - half + 127) << 23);
-  p = p * low * high;
-  p = x < -88.0F ? splat(0.0F) : p;
-  return x != x ? x : p;
+  return scale_by_power(p, power);
 }
 
 SALVER_INLINE std::uint16_t to_bf16(float x) {

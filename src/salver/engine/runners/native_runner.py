@@ -5,7 +5,8 @@ is handed. Rows that change the logits first (bias, bans, penalties) or want log
 their logits, and `engine/sampling.py` itself draws from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, chain
 
 import numpy as np
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from salver import _native
 from salver.contract import TokenLogprobs
 from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
+from salver.engine.runners.kept_weights import KeptWeights
 from salver.engine.runners.linear import Floats
-from salver.engine.runners.native_weights import give_weights
+from salver.engine.runners.native_weights import give_rotary, give_weights, sections_of
 from salver.engine.runners.read_out import read_out
 from salver.engine.sampling import uniform
 from salver.models.checkpoint import Checkpoint
@@ -31,11 +33,13 @@ class NativeRunner:
 
     Args:
         checkpoint: read once, here; not kept.
-        num_blocks: blocks in the KV pool, of BLOCK_TOKENS tokens in bf16.
+        num_blocks: blocks in the KV pool, of BLOCK_TOKENS tokens.
         max_batch_tokens: the most a step may hold.
         precision: `w8a16`, `w8a8` or `bf16`.
         threads: how many compute a step together; bits do not depend on it.
+        kv_cache: `bf16` or `int8`, in any of them.
         isa: a path of `_native.available_isas()`; None takes the fastest.
+        kept: has the packed weights from an earlier start, or keeps them for the next one.
 
     Raises:
         MalformedModel: a tensor that the config calls for is absent or cannot be decoded.
@@ -49,22 +53,27 @@ class NativeRunner:
         num_blocks: int,
         max_batch_tokens: int,
         precision: str = "w8a16",
+        kv_cache: str = "bf16",
         threads: int = 1,
         isa: str | None = None,
+        kept: KeptWeights | None = None,
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = _native.BLOCK_TOKENS
         self._vocab_size = checkpoint.config.vocab_size
         self._hidden_size = checkpoint.config.hidden_size
-        self._core = _core(
+        new_core = partial(
+            _core,
             checkpoint.config,
             threads=threads,
             blocks=num_blocks,
             step_tokens=max_batch_tokens,
             precision=precision,
+            kv_cache=kv_cache,
             isa=isa or _native.available_isas()[-1],
         )
-        give_weights(self._core, checkpoint, max_positions=num_blocks * self.block_size)
+        self._core = _loaded(new_core, checkpoint, kept)
+        give_rotary(self._core, checkpoint.config, num_blocks * self.block_size)
 
     def execute(self, plan: SchedulerOutput) -> ModelRunnerOutput:
         """Compute the plan's tokens, write their KV, and sample where a sequence asks for it."""
@@ -108,8 +117,31 @@ class NativeRunner:
         return tokens
 
 
+def _loaded(
+    new_core: Callable[[], _native.Model], checkpoint: Checkpoint, kept: KeptWeights | None
+) -> _native.Model:
+    """A core with its weights: as they were kept, or else packed now."""
+    if kept:
+        core = new_core()
+        core.reserve(qk_norm=checkpoint.config.qk_norm)
+        if kept.fill(sections_of(core)):
+            return core
+    core = new_core()  # a new one: what could not be filled is given back
+    give_weights(core, checkpoint)
+    if kept:
+        kept.keep(sections_of(core))
+    return core
+
+
 def _core(
-    config: ModelConfig, *, threads: int, blocks: int, step_tokens: int, precision: str, isa: str
+    config: ModelConfig,
+    *,
+    threads: int,
+    blocks: int,
+    step_tokens: int,
+    precision: str,
+    kv_cache: str,
+    isa: str,
 ) -> _native.Model:
     return _native.Model(
         layers=config.num_layers,
@@ -125,6 +157,7 @@ def _core(
         blocks=blocks,
         step_tokens=step_tokens,
         precision=precision,
+        kv_cache=kv_cache,
         isa=isa,
     )
 
