@@ -83,6 +83,7 @@ def create_app(
         calls=Calls(backend, clock=clock, ids=ids, observe=exporter.observe),
         shapes=LogprobShapes(tokenizer),
         ids=ids,
+        clock=clock,
     )
     app = FastAPI(
         title=TITLE,
