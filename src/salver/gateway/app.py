@@ -92,6 +92,7 @@ def create_app(
         refusals=refusals,
         shapes=LogprobShapes(tokenizer),
         ids=ids,
+        clock=clock,
     )
     app = FastAPI(
         title=TITLE,

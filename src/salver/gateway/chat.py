@@ -49,6 +49,7 @@ class ChatEndpoint:
             body.tools or (),
             add_generation_prompt=body.add_generation_prompt is not False,
             add_special_tokens=bool(body.add_special_tokens),
+            admit=desk.admit(arrival),
         )
         params = sampling_params(
             body,

@@ -164,6 +164,8 @@ def shorten(value: object) -> JsonValue:
 
 def _of_decision(decision: Decision) -> Refusal:
     status, code = _BY_CAUSE[decision.cause]
+    if decision.cause is Cause.DEADLINE and decision.action is Action.REFUSE:
+        code = "deadline_unreachable"
     detail = ErrorDetail(
         message=decision.reason,
         type=_type(status),
