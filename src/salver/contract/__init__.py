@@ -15,6 +15,7 @@ from salver.contract.generate import (
     TokenChunk,
     TokenLogprobs,
 )
+from salver.contract.latency import LatencyModel, StepShape
 from salver.lazy import lazily
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ __all__ = [
     "Gate",
     "GenerateRequest",
     "KvCache",
+    "LatencyModel",
     "LoadSnapshot",
     "OnInconclusive",
     "Outcome",
@@ -96,6 +98,7 @@ __all__ = [
     "SamplingParams",
     "Shadow",
     "Slo",
+    "StepShape",
     "Telemetry",
     "Tenant",
     "Timings",

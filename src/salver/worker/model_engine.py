@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from salver.clock import MonotonicClock
-from salver.engine import EngineCore, Limits, plan_memory
+from salver.engine import EngineCore, plan_memory
 from salver.engine.calibration import calibrate
 from salver.engine.runners.choice import open_runner
-from salver.flow import QueueBound
 from salver.models import open_checkpoint, open_tokenizer
 from salver.registry import ArtifactStore, Digest
 from salver.worker.frames import ModelFacts
@@ -49,20 +48,21 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         isa=spec.isa,
         kept=packed_weights(spec, digest) if spec.runner.is_native else None,
     )
-    core = EngineCore.build(
-        runner,
-        clock,
-        Limits(spec.max_running, spec.max_batch_tokens, spec.max_context_tokens),
-        QueueBound(spec.max_queued_requests, spec.max_queued_tokens),
-        tokenizer.eos_token_ids,
-        lambda skip: tokenizer.decoder(skip_special_tokens=skip),
-    )
     latency = calibrate(
         runner,
         clock,
         max_batch_tokens=spec.max_batch_tokens,
         max_context_tokens=spec.max_context_tokens,
         budget_seconds=CALIBRATION_SECONDS,
+    )
+    core = EngineCore.build(
+        runner,
+        clock,
+        spec.limits(),
+        spec.queue_bound(),
+        tokenizer.eos_token_ids,
+        lambda skip: tokenizer.decoder(skip_special_tokens=skip),
+        latency,
     )
     facts = ModelFacts(
         architecture=checkpoint.config.architecture,
