@@ -16,6 +16,7 @@ from salver.contract.generate import (
     TokenLogprobs,
 )
 from salver.contract.latency import LatencyModel, StepShape
+from salver.contract.scope import Scope
 from salver.lazy import lazily
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
         Rollout,
         Shadow,
         Slo,
+        StateAway,
         Telemetry,
         Tenant,
         TrafficClass,
         UpstreamBackend,
+        WithoutState,
     )
     from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
 
@@ -54,10 +57,12 @@ _LATER = {
     "Rollout": "policy",
     "Shadow": "policy",
     "Slo": "policy",
+    "StateAway": "policy",
     "Telemetry": "policy",
     "Tenant": "policy",
     "TrafficClass": "policy",
     "UpstreamBackend": "policy",
+    "WithoutState": "policy",
     "Engine": "release",
     "Envelope": "release",
     "KvCache": "release",
@@ -96,8 +101,10 @@ __all__ = [
     "Rollout",
     "Runtime",
     "SamplingParams",
+    "Scope",
     "Shadow",
     "Slo",
+    "StateAway",
     "StepShape",
     "Telemetry",
     "Tenant",
@@ -106,6 +113,7 @@ __all__ = [
     "TokenLogprobs",
     "TrafficClass",
     "UpstreamBackend",
+    "WithoutState",
     "declared_only",
     "load_deployment",
     "unavailable",
