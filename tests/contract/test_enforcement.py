@@ -40,7 +40,8 @@ def test_the_short_contract_is_kept_whole(short_text: str) -> None:
     [
         ("telemetry: {prompt_logging: off, trace_sample: 0%}", []),
         ("telemetry: {prompt_logging: on}", ["telemetry.prompt_logging"]),
-        ("slo: {ttft_p95: 1s}", ["slo"]),
+        ("slo: {tpot_p95: 1s}", []),
+        ("slo: {ttft_p95: 1s}", ["slo.ttft_p95"]),
         ("tenants: [{name: a}]", ["tenants"]),
     ],
 )

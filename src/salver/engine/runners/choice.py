@@ -9,6 +9,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 
 from salver.engine.plan import ModelRunner
+from salver.engine.runners.kept_weights import KeptWeights
 from salver.engine.runners.numpy_runner import NumpyRunner
 from salver.engine.runners.step_memory import native_step_bytes, step_bytes
 from salver.models.checkpoint import Checkpoint
@@ -40,6 +41,11 @@ class RunnerKind(StrEnum):
     @property
     def kv_cache(self) -> str:
         return self.value.split("/")[2]
+
+    @property
+    def packing(self) -> str:
+        """What its packed weights are called: precisions that share the bytes share the name."""
+        return "native-bf16" if self is RunnerKind.NATIVE_BF16 else "native-int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,13 @@ def runner_needs(
     )
 
 
+def packed_form() -> str:
+    """The version of the native core's packed bytes."""
+    from salver._native import PACKED_LAYOUT
+
+    return f"native layout {PACKED_LAYOUT}"
+
+
 def open_runner(
     kind: RunnerKind,
     checkpoint: Checkpoint,
@@ -106,8 +119,11 @@ def open_runner(
     threads: int,
     max_batch_tokens: int,
     isa: str | None = None,
+    kept: KeptWeights | None = None,
 ) -> ModelRunner:
     """Load the weights into a runner of this kind. `isa` forces a slower native path.
+
+    A native runner fills itself from `kept`, or has its packed weights kept there.
 
     Raises:
         MalformedModel: a tensor is absent or cannot be decoded.
@@ -123,6 +139,7 @@ def open_runner(
             kv_cache=kind.kv_cache,
             threads=threads,
             isa=isa,
+            kept=kept,
         )
     return NumpyRunner(
         checkpoint, num_blocks=num_blocks, block_size=NUMPY_BLOCK_SIZE, threads=threads
