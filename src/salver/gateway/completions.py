@@ -111,7 +111,7 @@ class CompletionEndpoint:
             usage = await self._desk.calls.run(call, deliver)
             await write(frame.usage(usage))
 
-        return EventStream(produce, request_id=arrival.request_id)
+        return EventStream(produce, arrival=arrival, refusals=self._desk.refusals)
 
     async def _answer(self, call_id: str, call: Call, choices: "_Choices") -> Completion:
         async def deliver(request: int, chunk: TokenChunk) -> None:

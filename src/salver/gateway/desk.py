@@ -11,6 +11,7 @@ from salver.flow import certain_output, least_own_seconds, unreachable
 from salver.gateway.arrival import Arrival
 from salver.gateway.calls import Call, Calls
 from salver.gateway.chunks import EventFrame
+from salver.gateway.errors import Refusals
 from salver.gateway.ids import Ids
 from salver.gateway.logprobs import LogprobShapes
 from salver.gateway.prompts import Admit, Prompts
@@ -30,6 +31,7 @@ class Desk:
     tokenizer: Tokenizer
     prompts: Prompts
     calls: Calls
+    refusals: Refusals
     shapes: LogprobShapes
     ids: Ids
     clock: Clock
@@ -99,11 +101,13 @@ class Desk:
                 prompt_token_ids=prompt,
                 sampling=params,
                 n=n,
+                tenant=arrival.caller.tenant,
+                cache_salt=arrival.caller.cache_salt,
                 deadline=arrival.deadline,
             )
             for index, (prompt, params) in enumerate(work)
         )
-        return Call(endpoint, requests, arrival.arrived, arrival.deadline)
+        return Call(endpoint, requests, arrival, call_id)
 
     def frame(self, kind: str, call_id: str, fields: SamplingFields) -> EventFrame:
         options = fields.stream_options

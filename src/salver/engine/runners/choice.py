@@ -10,7 +10,6 @@ from importlib.util import find_spec
 
 from salver.engine.plan import ModelRunner
 from salver.engine.runners.kept_weights import KeptWeights
-from salver.engine.runners.numpy_runner import NumpyRunner
 from salver.engine.runners.step_memory import native_step_bytes, step_bytes
 from salver.models.checkpoint import Checkpoint
 from salver.models.config import ModelConfig
@@ -45,7 +44,7 @@ class RunnerKind(StrEnum):
     @property
     def packing(self) -> str:
         """What its packed weights are called: precisions that share the bytes share the name."""
-        return "native-bf16" if self is RunnerKind.NATIVE_BF16 else "native-int8"
+        return "native-bf16" if self.precision == "bf16" else "native-int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +140,8 @@ def open_runner(
             isa=isa,
             kept=kept,
         )
+    from salver.engine.runners.numpy_runner import NumpyRunner
+
     return NumpyRunner(
         checkpoint, num_blocks=num_blocks, block_size=NUMPY_BLOCK_SIZE, threads=threads
     )
