@@ -43,22 +43,36 @@ SALVER_INLINE F16 fma(F16 a, F16 b, F16 c) {
 // The larger of each; `b` where `a` is NaN.
 SALVER_INLINE F16 larger(F16 a, F16 b) { return a > b ? a : b; }
 
+// The lanes 8, 4, 2 and 1 to the right, around the end: reductions add and compare in one order.
+constexpr I16 kRight8 = {8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7};
+constexpr I16 kRight4 = {4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11};
+constexpr I16 kRight2 = {2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13};
+constexpr I16 kRight1 = {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14};
+
 SALVER_INLINE float sum(F16 x) {
-  alignas(64) float lane[16];
-  store(lane, x);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  }
-  return lane[0];
+  x += __builtin_shuffle(x, kRight8);
+  x += __builtin_shuffle(x, kRight4);
+  x += __builtin_shuffle(x, kRight2);
+  x += __builtin_shuffle(x, kRight1);
+  return x[0];
 }
 
 SALVER_INLINE float largest(F16 x) {
-  alignas(64) float lane[16];
-  store(lane, x);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
-  }
-  return lane[0];
+  x = larger(x, __builtin_shuffle(x, kRight8));
+  x = larger(x, __builtin_shuffle(x, kRight4));
+  x = larger(x, __builtin_shuffle(x, kRight2));
+  x = larger(x, __builtin_shuffle(x, kRight1));
+  return x[0];
+}
+
+SALVER_INLINE I16 larger(I16 a, I16 b) { return a > b ? a : b; }
+
+SALVER_INLINE std::int32_t largest(I16 x) {
+  x = larger(x, __builtin_shuffle(x, kRight8));
+  x = larger(x, __builtin_shuffle(x, kRight4));
+  x = larger(x, __builtin_shuffle(x, kRight2));
+  x = larger(x, __builtin_shuffle(x, kRight1));
+  return x[0];
 }
 
 // To the nearest integer, halves to even, for |x| below 2^22: adding 1.5 * 2^23 leaves it in the
