@@ -39,15 +39,14 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
       kernels_(kernels),
       pool_(limits.threads, {kernels.enter, kernels.leave}),
       encoding_(encoding_of(precision)),
-      rows_per_token_(encoding_ == Encoding::two_bytes ? 2 : 1),
+      rows_per_token_(rows_per_token(encoding_)),
       padded_dim_(padded_head_dim(kv_format, shape.head_dim)),
       hidden_stride_(round_up(shape.hidden, kPanel)),
       heads_stride_(round_up((shape.heads + 2 * shape.kv_heads) * shape.head_dim, kPanel)),
       mixed_stride_(round_up(shape.heads * shape.head_dim, kPanel)),
       gated_stride_(round_up(shape.intermediate, kPanel)) {
   const std::size_t widest = std::max({hidden_stride_, mixed_stride_, gated_stride_});
-  encoded_stride_ = round_up(widest * (encoding_ == Encoding::bf16 ? 2 : 1), 64);
-  if (encoded_stride_ % 1024 == 0) encoded_stride_ += 64;  // rows in other cache sets
+  encoded_stride_ = round_up(widest * bytes_per_value(encoding_), 64);
   head_block_bytes_ = kv_head_bytes(kv_format, padded_dim_);
   block_stride_ = head_block_bytes_ * shape.kv_heads;
   layer_block_bytes_ = block_stride_ * limits.blocks;
@@ -159,11 +158,14 @@ Destination Model::residual() const { return {hidden_.as<float>(), hidden_stride
 
 Destination Model::gated() const { return {gated_.as<float>(), gated_stride_, Epilogue::swiglu}; }
 
+std::uint8_t* Model::encoded(int token) const {
+  return encoded_.as<std::uint8_t>() + row_offset(std::size_t(token) * rows_per_token_, encoded_stride_);
+}
+
 void Model::encode_hidden(const float* norm, int hidden_row, int row, int member) {
   float* normed = scratch_.as<float>() + member * scratch_floats();
   kernels_.norm(hidden(hidden_row), norm, shape_.epsilon, shape_.hidden, normed);
-  std::uint8_t* to = encoded_.as<std::uint8_t>() + std::size_t(row) * rows_per_token_ * encoded_stride_;
-  scales_.as<float>()[row] = kernels_.encode(normed, shape_.hidden, encoding_, to, encoded_stride_);
+  scales_.as<float>()[row] = kernels_.encode(normed, shape_.hidden, encoding_, encoded(row));
 }
 
 void Model::encode_normed(const float* norm, int row, int member) {
@@ -171,16 +173,12 @@ void Model::encode_normed(const float* norm, int row, int member) {
 }
 
 void Model::encode_plain(const Buffer& source, std::size_t stride, int size, int row) {
-  std::uint8_t* to = encoded_.as<std::uint8_t>() + std::size_t(row) * rows_per_token_ * encoded_stride_;
-  scales_.as<float>()[row] =
-      kernels_.encode(source.as<float>() + row * stride, size, encoding_, to, encoded_stride_);
+  scales_.as<float>()[row] = kernels_.encode(source.as<float>() + row * stride, size, encoding_, encoded(row));
 }
 
 void Model::multiply(const Weights& weights, int first, int tokens, const Destination& to,
                      int first_panel, int end_panel) {
-  const EncodedRows rows = {
-      encoded_.as<std::uint8_t>() + std::size_t(first) * rows_per_token_ * encoded_stride_,
-      encoded_stride_, scales_.as<float>() + first, tokens, encoding_};
+  const EncodedRows rows = {encoded(first), encoded_stride_, scales_.as<float>() + first, tokens, encoding_};
   const Destination from_first = {to.data + first * to.stride, to.stride, to.epilogue};
   kernels_.product(weights.view(), rows, from_first, first_panel, end_panel);
 }
@@ -208,10 +206,8 @@ void Model::head_panels(const std::int32_t* rows, int count, const Take& take) {
       piece.scale += first_panel * kPanel;
       piece.offset += first_panel * kPanel;
       piece.bias += first_panel * kPanel;
-      const EncodedRows encoded = {
-          encoded_.as<std::uint8_t>() + std::size_t(first) * rows_per_token_ * encoded_stride_,
-          encoded_stride_, scales_.as<float>() + first, some, encoding_};
-      kernels_.product(piece, encoded, {logits, kChannels, Epilogue::store}, 0, end_panel - first_panel);
+      const EncodedRows from = {encoded(first), encoded_stride_, scales_.as<float>() + first, some, encoding_};
+      kernels_.product(piece, from, {logits, kChannels, Epilogue::store}, 0, end_panel - first_panel);
       const int channels = std::min(kChannels, shape_.vocab - first_panel * kPanel);
       take(task, first, some, first_panel * kPanel, channels, logits);
     }

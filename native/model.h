@@ -105,6 +105,7 @@ class Model {
   template <typename Body>
   void each_row(const Body& body);
 
+  std::uint8_t* encoded(int token) const;  // its first row; a multiple of 16 tokens may begin a product
   void encode_hidden(const float* norm, int hidden_row, int row, int member);
   void encode_normed(const float* norm, int row, int member);
   void encode_plain(const Buffer& source, std::size_t stride, int size, int row);

@@ -45,7 +45,7 @@ class RunnerKind(StrEnum):
     @property
     def packing(self) -> str:
         """What its packed weights are called: precisions that share the bytes share the name."""
-        return "native-bf16" if self is RunnerKind.NATIVE_BF16 else "native-int8"
+        return "native-bf16" if self.precision == "bf16" else "native-int8"
 
 
 @dataclass(frozen=True, slots=True)
