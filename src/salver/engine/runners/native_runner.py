@@ -72,7 +72,7 @@ class NativeRunner:
             kv_cache=kv_cache,
             isa=isa or _native.available_isas()[-1],
         )
-        self._core = _loaded(new_core, checkpoint, kept)
+        self._core = _loaded(new_core, checkpoint, kept, threads)
         give_rotary(self._core, checkpoint.config, num_blocks * self.block_size)
 
     def execute(self, plan: SchedulerOutput) -> ModelRunnerOutput:
@@ -118,7 +118,10 @@ class NativeRunner:
 
 
 def _loaded(
-    new_core: Callable[[], _native.Model], checkpoint: Checkpoint, kept: KeptWeights | None
+    new_core: Callable[[], _native.Model],
+    checkpoint: Checkpoint,
+    kept: KeptWeights | None,
+    threads: int,
 ) -> _native.Model:
     """A core with its weights: as they were kept, or else packed now."""
     if kept:
@@ -127,7 +130,7 @@ def _loaded(
         if kept.fill(sections_of(core)):
             return core
     core = new_core()  # a new one: what could not be filled is given back
-    give_weights(core, checkpoint)
+    give_weights(core, checkpoint, threads=threads)
     if kept:
         kept.keep(sections_of(core))
     return core
