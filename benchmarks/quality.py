@@ -26,7 +26,7 @@ from salver.engine.runners.numpy_runner import NumpyRunner
 from salver.models import Model, open_model
 
 WINDOW, ROWS_AT_ONCE = 512, 64
-KINDS = tuple(product(("bf16", "w8a16", "w8a8"), ("bf16", "int8")))
+KINDS = (("bf16", "f32"), *product(("bf16", "w8a16", "w8a8"), ("bf16", "int8")))
 
 Floats = NDArray[np.float64]
 

@@ -29,6 +29,7 @@ class RunnerKind(StrEnum):
     NATIVE_W8A16_INT8 = "native/w8a16/int8"
     NATIVE_W8A8_INT8 = "native/w8a8/int8"
     NATIVE_BF16_INT8 = "native/bf16/int8"
+    NATIVE_BF16_F32 = "native/bf16/f32"
 
     @property
     def is_native(self) -> bool:
@@ -45,7 +46,7 @@ class RunnerKind(StrEnum):
     @property
     def packing(self) -> str:
         """What its packed weights are called: precisions that share the bytes share the name."""
-        return "native-bf16" if self is RunnerKind.NATIVE_BF16 else "native-int8"
+        return "native-bf16" if self.precision == "bf16" else "native-int8"
 
 
 @dataclass(frozen=True, slots=True)
