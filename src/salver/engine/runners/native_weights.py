@@ -4,6 +4,10 @@ q, k and v become one matrix, so that one pass over a token's row gives all thre
 turns in runs of 16 rows, so that a gate and its up leave the core's registers together.
 """
 
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 
 from salver import _native
@@ -24,8 +28,10 @@ def give_rotary(core: _native.Model, config: ModelConfig, max_positions: int) ->
     core.set_rotary(rotary.cosines, rotary.sines)
 
 
-def give_weights(core: _native.Model, checkpoint: Checkpoint) -> None:
+def give_weights(core: _native.Model, checkpoint: Checkpoint, *, threads: int) -> None:
     """Hand every weight over, a layer at a time: the core packs its own copy.
+
+    As many layers as there are threads are decoded at once, and wait in float32.
 
     Raises:
         MalformedModel: a tensor is absent or cannot be decoded.
@@ -36,8 +42,20 @@ def give_weights(core: _native.Model, checkpoint: Checkpoint) -> None:
     head = embedding if config.tie_embeddings else checkpoint.tensor("lm_head.weight")
     core.set_head(head, checkpoint.tensor("model.norm.weight"))
     del embedding, head
-    for index in range(config.num_layers):
-        _give_layer(core, load_layer(checkpoint, index))
+    for layer in _decoded(checkpoint, threads):
+        _give_layer(core, layer)
+
+
+def _decoded(checkpoint: Checkpoint, threads: int) -> Iterator[LayerWeights]:
+    """The layers in order, a few of them ahead."""
+    with ThreadPoolExecutor(threads, "decode") as decoders:
+        ahead: deque[Future[LayerWeights]] = deque()
+        for index in range(checkpoint.config.num_layers):
+            ahead.append(decoders.submit(load_layer, checkpoint, index))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def sections_of(core: _native.Model) -> list[Section]:
