@@ -17,6 +17,8 @@ constexpr int kTileBytes = 1024;  // 16 rows of 64 bytes
 constexpr int kBlockTokens = 32;  // tokens of a KV block
 constexpr int kKeyGroup = 128;    // keys per softmax rescaling, at absolute multiples
 constexpr int kQueryRows = 16;
+constexpr int kGroup = 32;        // k of a 4-bit group
+constexpr int kSuperGroups = 8;   // groups under one pair of outer scales
 constexpr int kMaxHeadDim = 256;
 
 // How an activation row is written for a product.
@@ -24,11 +26,31 @@ enum class Encoding {
   one_byte,   // u8 = round(x / scale) + 128: one row per token
   two_bytes,  // u16 = round(x / scale) + 32768, its high and its low bytes in two rows per token
   bf16,       // one row per token
+  groups,     // s8 = round(x / scale of its group of k); the second row holds each group's `RowGroup`
+};
+
+// What an activation row's group of kGroup numbers contributes besides its s8.
+struct RowGroup {
+  float scale;  // NaN where one of the numbers is not finite
+  float sum;    // scale * sum of the s8
+};
+
+// How 4-bit weights are scaled: w = scale * code + minimum, with code in [0, 16).
+enum class Groups {
+  none,
+  pair,    // an f16 scale and an f16 minimum per group
+  single,  // an f16 scale per group; the minimum is -8 * scale
+  nested,  // u8 of scale and of minimum per group, times an f16 of each per kSuperGroups
 };
 
 // Weights [n, k] in panels of 32 channels. A panel is a run of tile pairs along k; a tile holds 16
 // channels x 64 int8 (or 32 bf16) of k, four bytes of one channel side by side, which is at once an
 // AMX operand and a VNNI one. Channels and k are padded with zeros.
+//
+// 4-bit weights: a panel is a run of groups of 32 k; a group is its scales for 32 channels (see
+// `Groups`; `nested` has its outer scales before every kSuperGroups groups), then 4 lines for the first
+// 16 channels and 4 for the others. Byte b of lane c of line i holds k = 4 i + b of channel c in its low
+// half and k = 16 + 4 i + b in its high half.
 struct PackedMatrix {
   const std::uint8_t* data = nullptr;
   const float* scale = nullptr;        // [panels * 32], int8 only
@@ -36,10 +58,11 @@ struct PackedMatrix {
   const float* bias = nullptr;         // [panels * 32]
   int panels = 0;
   int k_tiles = 0;
-  bool is_int8 = true;
+  Groups groups = Groups::none;
+  int k_groups = 0;  // of 4-bit weights
+  std::size_t panel_bytes = 0;
 
-  std::size_t panel_bytes() const { return std::size_t(k_tiles) * 2 * kTileBytes; }
-  const std::uint8_t* panel(int index) const { return data + index * panel_bytes(); }
+  const std::uint8_t* panel(int index) const { return data + index * panel_bytes; }
 };
 
 // Rows for a product: `stride` bytes apart, readable up to the next multiple of kTileRows.
