@@ -7,11 +7,13 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 os.environ["COLUMNS"] = "96"  # before typer looks; help is laid out for a page, not a terminal
 os.environ["NO_COLOR"] = "1"
 
+import typer
 from typer.testing import CliRunner
 
 from salver import errors
@@ -20,23 +22,35 @@ from salver.cli.exits import Exit, exit_for
 from salver.contract import LoadSnapshot
 from salver.contract.enforcement import ENFORCED, NOT_YET
 from salver.contract.rules import RULES
+from salver.contract.section import walk
 from salver.telemetry import ServiceLabels
 from salver.telemetry.exporters.prometheus import PrometheusExporter
+from salver.workload import MIX_RULES, Mix
 
 TARGET = Path(__file__).with_name("reference.md")
 HEAD = "# Reference\n\nWritten by `make docs` from the code; do not edit by hand.\n"
 
 
 def reference() -> str:
-    parts = [HEAD, *commands(), *exit_codes(), *contract(), *error_tree(), *metrics()]
+    parts = [HEAD, *commands(), *exit_codes(), *contract(), *mix(), *error_tree(), *metrics()]
     return "\n".join(parts) + "\n"
 
 
 def commands() -> Iterator[str]:
     yield "## Commands\n"
     for name in COMMANDS:
-        shown = CliRunner().invoke(app, [name, "--help"], prog_name="salver").output.strip()
-        yield f"### salver {name}\n\n```text\n{shown}\n```\n"
+        yield f"### salver {name}\n"
+        for way in ways(name):
+            shown = CliRunner().invoke(app, [*way, "--help"], prog_name="salver").output.strip()
+            yield f"```text\n{shown}\n```\n"
+
+
+def ways(name: str) -> list[list[str]]:
+    """A command, or a group and then each of its commands."""
+    found = getattr(import_module(f"salver.cli.{name}"), name)
+    if not isinstance(found, typer.Typer):
+        return [[name]]
+    return [[name], *([name, command] for command in typer.main.get_group(found).commands)]
 
 
 def exit_codes() -> Iterator[str]:
@@ -61,6 +75,15 @@ def contract() -> Iterator[str]:
     yield table([("part", "what happens instead"), *((f"`{k}`", v) for k, v in NOT_YET.items())])
     yield "## Rules of a contract\n"
     rules = RULES.values()
+    yield table([("rule", "it asks"), *((f"`{rule.name}`", rule.asks) for rule in rules)])
+
+
+def mix() -> Iterator[str]:
+    yield "## Keys of a traffic mix\n"
+    keys = [(f"`{path}`", str(info.description)) for path, info in walk(Mix)]
+    yield table([("key", "what it says"), *keys])
+    yield "## Rules of a traffic mix\n"
+    rules = MIX_RULES.values()
     yield table([("rule", "it asks"), *((f"`{rule.name}`", rule.asks) for rule in rules)])
 
 

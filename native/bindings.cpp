@@ -96,6 +96,13 @@ class NativeModel {
     model_.add_layer(layer);
   }
 
+  void reserve(bool qk_norm) {
+    model_.reserve(qk_norm);
+    has_head_ = true;
+  }
+
+  Sections sections() { return model_.sections(); }
+
   // The step's tokens through every layer, then one token for each row in `rows`, drawn by its line
   // of `draws`: temperature, top-k, top-p, min-p, uniform number.
   void step(const Ints& token_ids, const Ints& starts, const Ints& first_positions, const Ints& table_starts,
@@ -247,6 +254,16 @@ int draw(const std::string& isa, const Floats& logits, double temperature, int t
   return sampler.sample(kernels, row.data(), {temperature, top_k, top_p, min_p, uniform});
 }
 
+// (name, type of the elements, bytes) of every section; the arrays write through, and keep the model.
+nb::list sections_of(nb::handle self) {
+  nb::list listed;
+  for (const Section& each : nb::cast<NativeModel&>(self).sections()) {
+    const nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>> bytes(each.data, {each.bytes}, self);
+    listed.append(nb::make_tuple(each.name, each.type, bytes));
+  }
+  return listed;
+}
+
 void check_shape(const ModelShape& s, const Limits& limits) {
   require(s.layers > 0 && s.hidden > 0 && s.intermediate > 0 && s.vocab > 0, "sizes are positive");
   require(s.kv_heads > 0 && s.heads > 0 && s.heads % s.kv_heads == 0, "kv_heads divides heads");
@@ -263,6 +280,7 @@ NB_MODULE(_native, m) {
   m.doc() = "The native core: a Llama-family decoder, one call per step.";
   m.attr("BLOCK_TOKENS") = kBlockTokens;
   m.attr("GATE_LANES") = kLanes;
+  m.attr("PACKED_LAYOUT") = kPackedLayout;
   m.def("available_isas", &available_isas, "Names of the kernel paths that run here, slowest first.");
   m.def("product", &product, "isa"_a, "precision"_a, "x"_a, "weights"_a, "bias"_a.none() = nb::none());
   m.def("norm", &norm, "isa"_a, "x"_a, "weight"_a, "epsilon"_a);
@@ -288,6 +306,8 @@ NB_MODULE(_native, m) {
       .def("set_head", &NativeModel::set_head, "values"_a, "norm"_a)
       .def("add_layer", &NativeModel::add_layer, nb::kw_only(), "input_norm"_a, "qkv"_a, "qkv_bias"_a.none(),
            "q_norm"_a.none(), "k_norm"_a.none(), "output"_a, "post_norm"_a, "gate_up"_a, "down"_a)
+      .def("reserve", &NativeModel::reserve, nb::kw_only(), "qk_norm"_a)
+      .def("sections", &sections_of)
       .def("step", &NativeModel::step, "token_ids"_a, "starts"_a, "first_positions"_a, "table_starts"_a,
            "block_tables"_a, "rows"_a, "draws"_a, "drawn"_a)
       .def("logits", &NativeModel::logits, "rows"_a, "out"_a)

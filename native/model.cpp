@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "entered.h"
+
 namespace salver {
 namespace {
 
@@ -25,18 +27,6 @@ Encoding encoding_of(Precision precision) {
   }
   throw std::invalid_argument("no such precision");
 }
-
-// The calling thread computes with the kernels' own mode while this lives. Not to be nested.
-class Entered {
- public:
-  explicit Entered(const Kernels& kernels) : kernels_(kernels) { kernels_.enter(); }
-  ~Entered() { kernels_.leave(); }
-  Entered(const Entered&) = delete;
-  Entered& operator=(const Entered&) = delete;
-
- private:
-  const Kernels& kernels_;
-};
 
 }  // namespace
 
@@ -76,46 +66,6 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
 
 std::size_t Model::scratch_floats() const {
   return std::max(hidden_stride_, std::size_t(kHeadRows) * kHeadPanels * kPanel);
-}
-
-std::vector<float> Model::padded(const float* values, int size) const {
-  std::vector<float> result(round_up(size, kPanel));
-  if (values) std::copy_n(values, size, result.begin());
-  return result;
-}
-
-void Model::set_rotary(const float* cosines, const float* sines, int positions) {
-  const std::size_t count = std::size_t(positions) * (shape_.head_dim / 2);
-  cosines_.assign(cosines, cosines + count);
-  sines_.assign(sines, sines + count);
-  positions_ = positions;
-}
-
-void Model::set_embedding(const float* values) {
-  const std::size_t count = std::size_t(shape_.vocab) * shape_.hidden;
-  embedding_ = Buffer(count * sizeof(std::uint16_t));
-  std::transform(values, values + count, embedding_.as<std::uint16_t>(), rounded_to_bf16);
-}
-
-void Model::set_head(const float* values, const float* norm) {
-  final_norm_ = padded(norm, shape_.hidden);
-  head_ = Weights(values, shape_.vocab, shape_.hidden, nullptr, precision_ != Precision::bf16);
-}
-
-void Model::add_layer(const LayerTensors& from) {
-  const bool int8 = precision_ != Precision::bf16;
-  const int hidden = shape_.hidden, mixed = shape_.heads * shape_.head_dim;
-  const int gate_up = 2 * static_cast<int>(round_up(shape_.intermediate, kLanes));
-  Layer layer;
-  layer.input_norm = padded(from.input_norm, hidden);
-  layer.post_norm = padded(from.post_norm, hidden);
-  if (from.q_norm) layer.q_norm.assign(from.q_norm, from.q_norm + shape_.head_dim);
-  if (from.k_norm) layer.k_norm.assign(from.k_norm, from.k_norm + shape_.head_dim);
-  layer.qkv = Weights(from.qkv, mixed + 2 * shape_.kv_heads * shape_.head_dim, hidden, from.qkv_bias, int8);
-  layer.output = Weights(from.output, hidden, mixed, nullptr, int8);
-  layer.gate_up = Weights(from.gate_up, gate_up, hidden, nullptr, int8);
-  layer.down = Weights(from.down, hidden, shape_.intermediate, nullptr, int8);
-  layers_.push_back(std::move(layer));
 }
 
 void Model::fill_pool(std::uint8_t byte) {

@@ -14,6 +14,7 @@
 #include "kernels.h"
 #include "pack.h"
 #include "sampler.h"
+#include "sections.h"
 #include "threads.h"
 
 namespace salver {
@@ -60,6 +61,9 @@ class Model {
   void set_embedding(const float* values);
   void set_head(const float* values, const float* norm);
   void add_layer(const LayerTensors&);
+  // In place of the embedding, the head and the layers: room for them, for `sections` to be filled.
+  void reserve(bool qk_norm);
+  Sections sections();
   int positions() const { return positions_; }
   int layers_given() const { return static_cast<int>(layers_.size()); }
   void fill_pool(std::uint8_t byte);
@@ -87,7 +91,9 @@ class Model {
     int kv_head, first_row, rows;
   };
 
-  std::vector<float> padded(const float* values, int size) const;
+  Layer reserved_layer(bool qk_norm);
+  void reserve_head();
+  void pack(Weights&, const float* values, const float* bias);
   void lay_out(const Step&);
   void embed(const Step&, int row);
   void run_layer(int index);
@@ -125,6 +131,7 @@ class Model {
   std::size_t head_block_bytes_, layer_block_bytes_, block_stride_;
 
   std::vector<float> cosines_, sines_;
+  Arena arena_;  // of all weights
   Buffer embedding_;  // bf16 [vocab, hidden]
   std::vector<float> final_norm_;
   Weights head_;

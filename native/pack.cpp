@@ -10,48 +10,72 @@ namespace {
 constexpr int kInt8PerTile = 64, kBf16PerTile = 32;  // of k
 constexpr float kShift = 12582912.0F;  // 1.5 * 2^23: adding it rounds to the nearest integer
 constexpr std::size_t kReadAhead = 16384;  // prefetches may point past the last panel
+constexpr int kUnit = 4;               // bytes of one channel that lie side by side
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// Where a panel's element (channel, k) lies, in elements of `size` bytes.
-std::size_t place(int channel, int k, int size) {
-  const int per_tile = 64 / size, per_lane = 4 / size;
-  const int tile = k / per_tile * 2 + channel / kLanes;
-  const int row = k % per_tile / per_lane;
-  return (std::size_t(tile) * kTileBytes + row * 64 + channel % kLanes * 4) / size + k % per_lane;
+// NaN is larger than everything.
+float largest_magnitude(const float* values, int count) {
+  std::uint32_t most = 0;  // magnitudes are ordered as their bits are
+  for (int i = 0; i < count; ++i) {
+    std::uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof bits);
+    most = std::max(most, bits & 0x7fffffffU);
+  }
+  float magnitude;
+  std::memcpy(&magnitude, &most, sizeof magnitude);
+  return magnitude;
 }
 
-float largest_magnitude(const float* values, int count) {
-  float most = 0;
-  for (int i = 0; i < count; ++i) {
-    const float magnitude = std::fabs(values[i]);
-    if (!(magnitude <= most)) most = magnitude;  // NaN stays
+// A channel's row, `bytes` long and zero up to the next whole unit, into its column of a panel.
+void spread(const std::uint8_t* row, int bytes, int channel, std::uint8_t* panel) {
+  std::uint8_t* column = panel + channel / kLanes * kTileBytes + channel % kLanes * kUnit;
+  for (int unit = 0; unit * kUnit < bytes; ++unit) {
+    const std::size_t tile = std::size_t(unit) / kLanes * 2 * kTileBytes;
+    std::memcpy(column + tile + unit % kLanes * 64, row + unit * kUnit, kUnit);
   }
-  return most;
+}
+
+// The row in whole numbers of a 127th of its largest magnitude; returns their sum.
+std::int32_t quantize(const float* row, int k, float inverse, std::int8_t* out) {
+  std::int32_t sum = 0;
+  for (int i = 0; i < k; ++i) {
+    const auto weight = static_cast<std::int32_t>((row[i] * inverse + kShift) - kShift);
+    out[i] = static_cast<std::int8_t>(weight);
+    sum += weight;
+  }
+  return sum;
 }
 
 }  // namespace
 
-std::uint16_t rounded_to_bf16(float x) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  if (std::isnan(x)) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
-  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+void round_to_bf16(const float* values, std::size_t count, std::uint16_t* out) {
+  for (std::size_t i = 0; i < count; ++i) {
+    std::uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof bits);
+    const bool is_nan = (bits & 0x7fffffffU) > 0x7f800000U;
+    const std::uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    out[i] = static_cast<std::uint16_t>(is_nan ? bits >> 16 | 0x40 : rounded);
+  }
 }
 
-Weights::Weights(const float* values, int n, int k, const float* bias, bool int8)
+Weights::Weights(int n, int k, bool int8, Arena& arena)
     : int8_(int8),
       panels_(ceil_div(n, kPanel)),
       k_tiles_(ceil_div(k, int8 ? kInt8PerTile : kBf16PerTile)),
       channels_(n),
-      data_(std::size_t(panels_) * k_tiles_ * 2 * kTileBytes + kReadAhead),
+      k_(k),
+      data_(arena.take(std::size_t(panels_) * k_tiles_ * 2 * kTileBytes + kReadAhead)),
       bias_(std::size_t(panels_) * kPanel) {
-  if (bias) std::copy_n(bias, n, bias_.begin());
-  if (int8) {
-    pack_int8(values, n, k);
-  } else {
-    pack_bf16(values, n, k);
-  }
+  if (!int8) return;
+  scale_.resize(bias_.size());
+  offset_.resize(bias_.size());
+}
+
+Weights::Weights(const float* values, int n, int k, const float* bias, bool int8) {
+  Arena arena;
+  *this = Weights(n, k, int8, arena);
+  pack(values, bias, 0, panels_);
 }
 
 PackedMatrix Weights::view() const {
@@ -66,34 +90,42 @@ PackedMatrix Weights::view() const {
   return view;
 }
 
-// Symmetric, one scale per output channel. A channel that is not finite gets scale NaN.
-void Weights::pack_int8(const float* values, int n, int k) {
-  scale_.resize(bias_.size());
-  offset_.resize(bias_.size());
-  const std::size_t panel_size = std::size_t(k_tiles_) * 2 * kTileBytes;
-  for (int channel = 0; channel < n; ++channel) {
-    const float* row = values + std::size_t(channel) * k;
-    auto* panel = data_.as<std::int8_t>() + channel / kPanel * panel_size;
-    const float most = largest_magnitude(row, k);
-    scale_[channel] = most <= 3.4e38F ? most / 127.0F : NAN;
-    const float inverse = most > 1e-30F && most <= 3.4e38F ? 127.0F / most : 0.0F;
-    std::int32_t sum = 0;
-    for (int i = 0; inverse != 0 && i < k; ++i) {
-      const auto weight = static_cast<std::int8_t>((row[i] * inverse + kShift) - kShift);
-      panel[place(channel % kPanel, i, 1)] = weight;
-      sum += weight;
+void Weights::list(const std::string& name, Sections& sections) {
+  sections.push_back({name, int8_ ? "int8" : "bfloat16", data_.as<void>(), data_.bytes() - kReadAhead});
+  sections.push_back(section(name + ".bias", "float32", bias_));
+  if (!int8_) return;
+  sections.push_back(section(name + ".scale", "float32", scale_));
+  sections.push_back(section(name + ".offset", "int32", offset_));
+}
+
+void Weights::pack(const float* values, const float* bias, int first, int end) {
+  const std::size_t panel_bytes = std::size_t(k_tiles_) * 2 * kTileBytes;
+  const int end_channel = std::min(end * kPanel, channels_), size = int8_ ? 1 : 2;
+  std::vector<std::uint16_t> line(k_ + kUnit);  // wide enough for either type, zero at its end
+  auto* bytes = reinterpret_cast<std::uint8_t*>(line.data());
+  for (int channel = first * kPanel; channel < end_channel; ++channel) {
+    const float* row = values + std::size_t(channel) * k_;
+    if (bias) bias_[channel] = bias[channel];
+    if (int8_) {
+      pack_int8(row, channel, reinterpret_cast<std::int8_t*>(bytes));
+    } else {
+      round_to_bf16(row, k_, line.data());
     }
-    offset_[channel] = -128 * sum;
+    spread(bytes, k_ * size, channel % kPanel, data_.as<std::uint8_t>() + channel / kPanel * panel_bytes);
   }
 }
 
-void Weights::pack_bf16(const float* values, int n, int k) {
-  const std::size_t panel_size = std::size_t(k_tiles_) * kTileBytes;
-  for (int channel = 0; channel < n; ++channel) {
-    const float* row = values + std::size_t(channel) * k;
-    auto* panel = data_.as<std::uint16_t>() + channel / kPanel * panel_size;
-    for (int i = 0; i < k; ++i) panel[place(channel % kPanel, i, 2)] = rounded_to_bf16(row[i]);
+// Symmetric, one scale per output channel. A channel that is not finite gets scale NaN.
+void Weights::pack_int8(const float* row, int channel, std::int8_t* packed) {
+  const float most = largest_magnitude(row, k_);
+  const bool finite = most <= 3.4e38F;
+  scale_[channel] = finite ? most / 127.0F : NAN;
+  const float inverse = finite && most > 1e-30F ? 127.0F / most : 0.0F;
+  if (inverse == 0) {
+    std::fill_n(packed, k_, std::int8_t{0});
+    return;
   }
+  offset_[channel] = -128 * quantize(row, k_, inverse, packed);
 }
 
 }  // namespace salver

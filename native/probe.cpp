@@ -3,21 +3,13 @@
 #include <algorithm>
 
 #include "buffer.h"
+#include "entered.h"
 #include "pack.h"
 
 namespace salver {
 namespace {
 
 std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
-
-class Entered {
- public:
-  explicit Entered(const Kernels& kernels) : kernels_(kernels) { kernels_.enter(); }
-  ~Entered() { kernels_.leave(); }
-
- private:
-  const Kernels& kernels_;
-};
 
 }  // namespace
 

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 BLOCK_TOKENS: int
 GATE_LANES: int
+PACKED_LAYOUT: int
+"""Raised when the bytes of `Model.sections` change their meaning."""
 
 def available_isas() -> list[str]:
     """Names of the kernel paths that run here, slowest first."""
@@ -77,6 +79,14 @@ class Model:
         gate_up: NDArray[np.float32],
         down: NDArray[np.float32],
     ) -> None: ...
+    def reserve(self, *, qk_norm: bool) -> None:
+        """In place of embedding, head and layers: room for them, zero until `sections` are filled."""
+    def sections(self) -> list[tuple[str, str, NDArray[np.uint8]]]:
+        """(name, element type, bytes [n]) of everything kept of the weights.
+
+        The arrays are the model's own memory. Fill them only after `reserve`, before the first step.
+        Names, order and sizes follow from shape and precision; bytes do not depend on `isa`.
+        """
     def step(
         self,
         token_ids: NDArray[np.int32],

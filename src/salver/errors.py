@@ -2,6 +2,7 @@
 
     SalverError                 problem, rule, value, fix: enough to act on at 3 a.m.
     ├── ContractError           the deployment file is wrong; carries every fault at once
+    │   └── MixError            a traffic mix, or a trace or prompt file it names, is wrong
     ├── DoesNotFit              the contract is sound but this machine cannot hold it
     ├── IntegrityError          bytes are not what they were declared to be
     │   └── MalformedModel      a checkpoint, tokenizer or chat template that cannot be trusted
@@ -11,7 +12,10 @@
     │   ├── UnsupportedField    a field or option that is not implemented (law 9)
     │   ├── InvalidValue        well-formed, but outside what the field allows
     │   ├── TooLarge            over the envelope
-    │   └── UnknownModel        no such model here
+    │   ├── UnknownModel        no such model here
+    │   ├── Unauthenticated     no valid key came with it
+    │   └── Forbidden           its key is valid, but not for this
+    ├── StateUnavailable        the state store cannot be reached, or is not one of this version
     ├── CannotListen            the address is taken, or is not this machine's
     ├── Refused                 one request is refused by a declared rule; carries its Decision
     └── BackendError            the thing that should compute the answer did not
@@ -75,6 +79,10 @@ class ContractError(SalverError):
         self.faults = tuple(faults)
 
 
+class MixError(ContractError):
+    """A traffic mix is wrong, or a trace or prompt file it names; told like a contract's faults."""
+
+
 class DoesNotFit(SalverError):
     """The contract asks for more than this machine, or its own envelope, can hold."""
 
@@ -126,6 +134,18 @@ class TooLarge(RequestError):
 
 class UnknownModel(RequestError):
     """The request names a model that this deployment does not serve."""
+
+
+class Unauthenticated(RequestError):
+    """No valid key came with the request."""
+
+
+class Forbidden(RequestError):
+    """The request's key is valid, but its scopes or its tenant do not allow this."""
+
+
+class StateUnavailable(SalverError):
+    """The state store cannot be reached, does not answer in time, or is not one of this version."""
 
 
 class CannotListen(SalverError):

@@ -19,6 +19,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "home"
     monkeypatch.setenv("SALVER_HOME", str(path))
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("SALVER_STATE", raising=False)
     return path
 
 

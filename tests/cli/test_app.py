@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from salver import __version__
@@ -23,6 +24,7 @@ from salver.errors import (
     IntegrityError,
     MalformedModel,
     SalverError,
+    StateUnavailable,
     TooLarge,
     UnsupportedModel,
 )
@@ -41,6 +43,7 @@ REAL = [sys.executable, "-c", "from salver.cli import main; main()"]
         (FetchError("away"), 6),
         (BackendUnavailable("away"), 6),
         (BackendLost("away"), 6),
+        (StateUnavailable("away"), 6),
         (UnsupportedModel("strange"), 2),
         (SalverError("other"), 1),
     ],
@@ -55,11 +58,19 @@ def test_the_codes_are_the_documented_ones() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_there_under_its_own_summary(name: str) -> None:
-    function = getattr(import_module(f"salver.cli.{name}"), name)
-    assert function.__doc__.splitlines()[0] == COMMANDS[name]
-    result = CliRunner().invoke(app, [name, "--help"])
-    assert result.exit_code == 0
-    assert "--json" in result.stdout
+    found = getattr(import_module(f"salver.cli.{name}"), name)
+    if isinstance(found, typer.Typer):
+        assert found.info.help == COMMANDS[name]
+        ways = [
+            [name, str(command.name)] for command in typer.main.get_group(found).commands.values()
+        ]
+    else:
+        assert found.__doc__.splitlines()[0] == COMMANDS[name]
+        ways = [[name]]
+    for way in ways:
+        result = CliRunner().invoke(app, [*way, "--help"])
+        assert result.exit_code == 0
+        assert "--json" in result.stdout
 
 
 def test_help_lists_all_commands() -> None:

@@ -9,6 +9,7 @@ from salver.contract import Deployment
 from salver.contract.rules import RULES
 from salver.contract.schema import json_schema
 from salver.contract.section import walk
+from salver.workload import MIX_RULES
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -20,7 +21,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_without_a_topic_it_lists_all_rules(capsys: pytest.CaptureFixture[str]) -> None:
     listed = [line.split()[0] for line in printed(capsys, "explain").splitlines()]
-    assert listed == list(RULES)
+    assert listed == [*RULES, *MIX_RULES]
     assert [rule["name"] for rule in json.loads(printed(capsys, "explain", "--json"))] == listed
 
 

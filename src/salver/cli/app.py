@@ -25,9 +25,11 @@ COMMANDS = {
     "pull": "Fetch an artifact into the store, verify it, and print its digest line for a contract.",
     "schema": "Print the JSON Schema of a contract, for editors.",
     "explain": "Explain a rule or a part of a contract; without TOPIC, list all rules.",
+    "keys": "Create, list and revoke API keys.",
     "doctor": "Show what this machine has for serving, and what would fit on it.",
 }
-"""Every command with its summary, which is its function's first line. `salver.cli.NAME` has it."""
+"""Every command with its summary: its function's first line, or its group's help. `salver.cli.NAME`
+has the function or the group, under the same name."""
 
 
 class _Commands(TyperGroup):
@@ -39,9 +41,11 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
+        found = getattr(import_module(f"salver.cli.{cmd_name}"), cmd_name)
+        if isinstance(found, typer.Typer):
+            return typer.main.get_group(found)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        function = getattr(import_module(f"salver.cli.{cmd_name}"), cmd_name)
-        single.command(cmd_name, context_settings=_SETTINGS)(function)
+        single.command(cmd_name, context_settings=_SETTINGS)(found)
         return typer.main.get_command(single)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -10,6 +10,7 @@ from salver.errors import (
     IntegrityError,
     RequestError,
     SalverError,
+    StateUnavailable,
     UnsupportedModel,
 )
 
@@ -35,6 +36,7 @@ _BY_ERROR: tuple[tuple[type[SalverError], Exit], ...] = (
     (IntegrityError, Exit.INTEGRITY),
     (FetchError, Exit.UNREACHABLE),
     (BackendError, Exit.UNREACHABLE),
+    (StateUnavailable, Exit.UNREACHABLE),
 )
 
 

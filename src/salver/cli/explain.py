@@ -13,6 +13,8 @@ from salver.errors import InvalidValue
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from salver.contract.rules import Rule
+
 Record = dict[str, Any]
 
 
@@ -24,28 +26,34 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Explain a rule or a part of a contract; without TOPIC, list all rules."""
-    from salver.contract.rules import RULES
-
+    rules = _rules()
     if not topic:
         _list_rules(as_json=as_json)
         return
-    records = [asdict(RULES[topic])] if topic in RULES else []
+    records = [asdict(rules[topic])] if topic in rules else []
     records += _field_records(topic)
     if not records:
-        raise _unknown(topic, list(RULES))
+        raise _unknown(topic, list(rules))
     if as_json:
         console.say_json(records)
         return
     console.say("\n\n".join(map(_text, records)))
 
 
-def _list_rules(*, as_json: bool) -> None:
+def _rules() -> "dict[str, Rule]":
+    """Those of contracts, then those of traffic mixes."""
     from salver.contract.rules import RULES
+    from salver.workload.rules import MIX_RULES
 
+    return RULES | MIX_RULES
+
+
+def _list_rules(*, as_json: bool) -> None:
+    rules = _rules().values()
     if as_json:
-        console.say_json([asdict(rule) for rule in RULES.values()])
+        console.say_json([asdict(rule) for rule in rules])
         return
-    console.say(console.table([(rule.name, rule.asks) for rule in RULES.values()]))
+    console.say(console.table([(rule.name, rule.asks) for rule in rules]))
 
 
 def _field_records(path: str) -> list[Record]:

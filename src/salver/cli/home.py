@@ -1,4 +1,4 @@
-"""What the environment says: where Salver keeps its files, and which path its core is to take."""
+"""What the environment says: where Salver keeps its files and its state, which path its core takes."""
 
 import os
 from pathlib import Path
@@ -13,6 +13,14 @@ def salver_home() -> Path:
 def store_root() -> Path:
     """The directory of the artifact store."""
     return salver_home() / "store"
+
+
+def state_url() -> str:
+    """`$SALVER_STATE`, or a SQLite file beside the store.
+
+    It may hold a password, which is why it is read from here and not from a contract or an option.
+    """
+    return os.environ.get("SALVER_STATE") or f"sqlite:///{salver_home() / 'state.db'}"
 
 
 def forced_isa() -> str | None:

@@ -105,11 +105,11 @@ class _Reader:
     def document(self) -> object:
         event = next(event for event in self._events if not _opens_document(event))
         if isinstance(event, StreamEndEvent):
-            raise _unreadable("yaml.document", "an empty file", "write one contract in it")
+            raise _unreadable("yaml.document", "an empty file", "write one document in it")
         data = self._node(event, ())
         next(self._events)  # the document's end
         if not isinstance(trailing := next(self._events), StreamEndEvent):
-            fix = "keep one contract per file"
+            fix = "keep one document per file"
             raise _unreadable("yaml.document", "---", fix, trailing.start_mark.line + 1)
         return data
 

@@ -1,5 +1,8 @@
 """From a file to a `Deployment`, or to every fault that stands in the way.
 
+What a file may hold is a `Form`; a contract is one, and other declarations (a traffic mix) are read
+by the same rules.
+
 Faults are found in four stages: the text itself, secrets, each field alone, fields held against
 each other. All four run whenever there is something to read, and a fault silences those of later
 stages at the same place, so that one mistake is told once. The last stage needs typed values while
@@ -7,10 +10,11 @@ some fields are faulty: `_salvage` types whatever is sound and leaves the rest o
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast, get_origin
+from typing import Any, Generic, TypeVar, cast, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,10 +31,27 @@ from salver.contract.faults import Fault
 from salver.contract.field_faults import rule_and_fix
 from salver.contract.secrets import find_secrets, redact
 from salver.contract.section import Section, section_in
-from salver.contract.soundness import findings
+from salver.contract.soundness import Finding, findings
 from salver.errors import ContractError
 
 Placed = tuple[Location, Fault]
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True, slots=True)
+class Form(Generic[S]):
+    """One kind of file: its sections, the rules across them, and the error that tells its faults.
+
+    `findings` is handed an instance that may be partial (see `salver.contract.soundness`).
+    """
+
+    noun: str
+    section: type[S]
+    findings: Callable[[S], Iterator[Finding]]
+    error: type[ContractError] = ContractError
+
+
+CONTRACT = Form("contract", Deployment, findings)
 
 
 def load_deployment(source: str | Path) -> Deployment:
@@ -39,16 +60,25 @@ def load_deployment(source: str | Path) -> Deployment:
     Raises:
         ContractError: with all faults at once, in file order.
     """
-    subject = f"the contract {source}" if isinstance(source, Path) else "the contract"
+    return load(CONTRACT, source)
+
+
+def load(form: Form[S], source: str | Path) -> S:
+    """Read a file of some form from its text (str) or from a file (Path).
+
+    Raises:
+        ContractError: the form's own kind of it, with all faults at once, in file order.
+    """
+    subject = f"the {form.noun} {source}" if isinstance(source, Path) else f"the {form.noun}"
     try:
         document = read_document(_read(source))
     except Unreadable as unreadable:
-        raise ContractError(f"{subject} cannot be read", [redact(unreadable.fault)]) from None
-    deployment, faults = _judge(document)
-    if deployment is None or faults:
+        raise form.error(f"{subject} cannot be read", [redact(unreadable.fault)]) from None
+    loaded, faults = _judge(form, document)
+    if loaded is None or faults:
         count = f"{len(faults)} fault{'s' * (len(faults) != 1)}"
-        raise ContractError(f"{subject} has {count}", faults)
-    return deployment
+        raise form.error(f"{subject} has {count}", faults)
+    return loaded
 
 
 def fault_at(document: Document, location: Location, rule: str, fix: str) -> Fault:
@@ -71,36 +101,36 @@ def _read(source: str | Path) -> bytes:
         raise Unreadable(Fault("", str(source), "file.readable", fix)) from None
 
 
-def _judge(document: Document) -> tuple[Deployment | None, list[Fault]]:
-    """The deployment if every field is sound, and the faults of all stages in file order."""
+def _judge(form: Form[S], document: Document) -> tuple[S | None, list[Fault]]:
+    """What the file holds if every field is sound, and the faults of all stages in file order."""
     data = document.data
     stages: list[Iterable[Placed]] = [document.faults, find_secrets(document)]
-    deployment: Deployment | None = None
+    loaded: S | None = None
     if isinstance(data, dict):
-        deployment, field_faults = _validate(document)
-        partial = deployment or cast("Deployment", _salvage(Deployment, data))
-        stages += [field_faults, _unsound(document, partial)]
+        loaded, field_faults = _validate(form.section, document)
+        partial = loaded or cast("S", _salvage(form.section, data))
+        stages += [field_faults, _unsound(form, document, partial)]
     else:
         fix = "write the sections as keys, beginning with `apiVersion: salver/v1`"
         stages.append([((), fault_at(document, (), "yaml.document", fix))])
-    return deployment, _in_file_order(document, stages)
+    return loaded, _in_file_order(document, stages)
 
 
-def _validate(document: Document) -> tuple[Deployment | None, list[Placed]]:
+def _validate(section: type[S], document: Document) -> tuple[S | None, list[Placed]]:
     try:
         # JSON, since strict validation of JSON takes a list for a tuple and a string for an enum.
-        return Deployment.model_validate_json(json.dumps(document.data)), []
+        return section.model_validate_json(json.dumps(document.data)), []
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         return None, [
-            (at, fault_at(document, at, *rule_and_fix(Deployment, at, detail)))
+            (at, fault_at(document, at, *rule_and_fix(section, at, detail)))
             for detail in details
             for at in [tuple(detail["loc"])]
         ]
 
 
-def _unsound(document: Document, partial: Deployment) -> Iterator[Placed]:
-    for found in findings(partial):
+def _unsound(form: Form[S], document: Document, partial: S) -> Iterator[Placed]:
+    for found in form.findings(partial):
         yield found.at, fault_at(document, found.at, found.rule, found.fix)
 
 

@@ -5,7 +5,8 @@ is handed. Rows that change the logits first (bias, bans, penalties) or want log
 their logits, and `engine/sampling.py` itself draws from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, chain
 
 import numpy as np
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from salver import _native
 from salver.contract import TokenLogprobs
 from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
+from salver.engine.runners.kept_weights import KeptWeights
 from salver.engine.runners.linear import Floats
-from salver.engine.runners.native_weights import give_weights
+from salver.engine.runners.native_weights import give_rotary, give_weights, sections_of
 from salver.engine.runners.read_out import read_out
 from salver.engine.sampling import uniform
 from salver.models.checkpoint import Checkpoint
@@ -36,6 +38,7 @@ class NativeRunner:
         precision: `w8a16`, `w8a8` or `bf16`.
         threads: how many compute a step together; bits do not depend on it.
         isa: a path of `_native.available_isas()`; None takes the fastest.
+        kept: has the packed weights from an earlier start, or keeps them for the next one.
 
     Raises:
         MalformedModel: a tensor that the config calls for is absent or cannot be decoded.
@@ -51,12 +54,14 @@ class NativeRunner:
         precision: str = "w8a16",
         threads: int = 1,
         isa: str | None = None,
+        kept: KeptWeights | None = None,
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = _native.BLOCK_TOKENS
         self._vocab_size = checkpoint.config.vocab_size
         self._hidden_size = checkpoint.config.hidden_size
-        self._core = _core(
+        new_core = partial(
+            _core,
             checkpoint.config,
             threads=threads,
             blocks=num_blocks,
@@ -64,7 +69,8 @@ class NativeRunner:
             precision=precision,
             isa=isa or _native.available_isas()[-1],
         )
-        give_weights(self._core, checkpoint, max_positions=num_blocks * self.block_size)
+        self._core = _loaded(new_core, checkpoint, kept)
+        give_rotary(self._core, checkpoint.config, num_blocks * self.block_size)
 
     def execute(self, plan: SchedulerOutput) -> ModelRunnerOutput:
         """Compute the plan's tokens, write their KV, and sample where a sequence asks for it."""
@@ -106,6 +112,22 @@ class NativeRunner:
             tokens,
         )
         return tokens
+
+
+def _loaded(
+    new_core: Callable[[], _native.Model], checkpoint: Checkpoint, kept: KeptWeights | None
+) -> _native.Model:
+    """A core with its weights: as they were kept, or else packed now."""
+    if kept:
+        core = new_core()
+        core.reserve(qk_norm=checkpoint.config.qk_norm)
+        if kept.fill(sections_of(core)):
+            return core
+    core = new_core()  # a new one: what could not be filled is given back
+    give_weights(core, checkpoint)
+    if kept:
+        kept.keep(sections_of(core))
+    return core
 
 
 def _core(

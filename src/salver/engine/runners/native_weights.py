@@ -7,6 +7,7 @@ turns in runs of 16 rows, so that a gate and its up leave the core's registers t
 import numpy as np
 
 from salver import _native
+from salver.engine.runners.kept_weights import Section
 from salver.engine.runners.linear import Floats
 from salver.engine.runners.rope import RotaryTable
 from salver.engine.runners.weights import LayerWeights, load_layer
@@ -16,16 +17,20 @@ from salver.models.config import ModelConfig
 BLOCK_TOKENS = _native.BLOCK_TOKENS
 
 
-def give_weights(core: _native.Model, checkpoint: Checkpoint, *, max_positions: int) -> None:
+def give_rotary(core: _native.Model, config: ModelConfig, max_positions: int) -> None:
+    """Hand over the rotary tables, as far as the pool reaches."""
+    positions = min(config.max_positions, max_positions)
+    rotary = RotaryTable(config.rope, head_dim=config.head_dim, max_positions=positions)
+    core.set_rotary(rotary.cosines, rotary.sines)
+
+
+def give_weights(core: _native.Model, checkpoint: Checkpoint) -> None:
     """Hand every weight over, a layer at a time: the core packs its own copy.
 
     Raises:
         MalformedModel: a tensor is absent or cannot be decoded.
     """
     config = checkpoint.config
-    positions = min(config.max_positions, max_positions)
-    rotary = RotaryTable(config.rope, head_dim=config.head_dim, max_positions=positions)
-    core.set_rotary(rotary.cosines, rotary.sines)
     embedding = checkpoint.tensor("model.embed_tokens.weight")
     core.set_embedding(embedding)
     head = embedding if config.tie_embeddings else checkpoint.tensor("lm_head.weight")
@@ -33,6 +38,12 @@ def give_weights(core: _native.Model, checkpoint: Checkpoint, *, max_positions: 
     del embedding, head
     for index in range(config.num_layers):
         _give_layer(core, load_layer(checkpoint, index))
+
+
+def sections_of(core: _native.Model) -> list[Section]:
+    """The core's own memory, as far as weights lie in it; empty sections are left out."""
+    listed = core.sections()
+    return [Section(name, kind, data.data) for name, kind, data in listed if data.size]
 
 
 def _give_layer(core: _native.Model, layer: LayerWeights) -> None:

@@ -1,0 +1,115 @@
+"""One flow's sessions in order of their beginnings, from an arrival process or from a trace."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from salver.contract import Fault
+from salver.errors import MixError
+from salver.workload.arrival import Arrival
+from salver.workload.arrivals import Floats, Synthetic, burstiness_of, mean_rate, rate_of, renewals
+from salver.workload.files import find_file
+from salver.workload.lengths import mean_length
+from salver.workload.mix import ClosedLoop, Flow, TraceTimes
+from salver.workload.prompts import read_prompts
+from salver.workload.randomness import stream
+from salver.workload.sessions import NO_ROW, SessionDraws
+from salver.workload.traces import Row, Trace, read_trace
+
+
+class FlowSource:
+    """A flow with its files read."""
+
+    def __init__(self, flow: Flow, roots: Sequence[Path]) -> None:
+        trace, prompts = flow.trace, flow.prompts.jsonl
+        self._flow = flow
+        self._trace = read_trace(find_file(trace.file, roots), trace.format) if trace else None
+        self._texts = read_prompts(find_file(prompts.file, roots), prompts) if prompts else []
+
+    def rate(self, duration: float) -> float:
+        """Requests per second, on average, over sessions and their turns; 0 in a closed loop."""
+        match self._flow.arrivals.process:
+            case ClosedLoop():
+                return 0.0
+            case TraceTimes() as times:
+                sessions = len(self._rows(times, 1.0, duration)) / duration
+            case process:
+                sessions = mean_rate(process, duration)
+        turns = self._flow.sessions.turns if self._flow.sessions else None
+        return sessions * (mean_length(turns) if turns else 1.0)
+
+    def sessions(
+        self, seed: int, rate_factor: float, duration: float
+    ) -> Iterator[Iterator[Arrival]]:
+        """The sessions of an open loop that begin in [0, duration), each as its turns."""
+        draws = SessionDraws(self._flow, self._texts, seed)
+        for number, (at, row) in enumerate(self._beginnings(seed, rate_factor, duration)):
+            yield draws.session(number, at, row)
+
+    def user(self, seed: int, user: int, loop: ClosedLoop) -> Iterator[Arrival]:
+        """What one user of a closed loop asks, without end; `at` is the pause before it."""
+        draws = SessionDraws(self._flow, self._texts, seed, user)
+        pauses = stream(seed, self._flow.name, user, "pauses")
+        rows = self._rows_at_random(seed, user)
+        for number in count():
+            pause = pauses.exponential(loop.think) if loop.think else 0.0
+            yield from draws.session(number, pause, next(rows))
+
+    def _beginnings(
+        self, seed: int, rate_factor: float, duration: float
+    ) -> Iterable[tuple[float, Row]]:
+        process = self._flow.arrivals.process
+        if isinstance(process, ClosedLoop):
+            raise ValueError("a closed loop has users, not a schedule")
+        if isinstance(process, TraceTimes):
+            rows = self._rows(process, rate_factor, duration)
+            return zip(self._replayed(process, rate_factor, rows, seed), rows, strict=True)
+        times = self._synthetic(process, seed, rate_factor, duration)
+        return zip(times.tolist(), self._rows_at_random(seed), strict=False)
+
+    def _synthetic(
+        self, process: Synthetic, seed: int, rate_factor: float, duration: float
+    ) -> Floats:
+        rate = rate_of(process, duration, stream(seed, self._flow.name, "phases"))
+        scaled = rate.scaled(rate_factor)
+        gaps = stream(seed, self._flow.name, "arrivals")
+        return scaled.instants(renewals(scaled.work[-1], burstiness_of(process), gaps))
+
+    def _rows(self, times: TraceTimes, rate_factor: float, duration: float) -> list[Row]:
+        """The rows that a replay of this length takes, in order."""
+        trace = self._recorded()
+        begin = times.skip or 0.0
+        end = begin + duration * times.speed * rate_factor
+        if end > trace.seconds:
+            raise self._too_short(trace, end)
+        return [row for row in trace.rows if begin <= row.at < end]
+
+    def _replayed(
+        self, times: TraceTimes, rate_factor: float, rows: Sequence[Row], seed: int
+    ) -> list[float]:
+        """When the rows come. Those of one step of the trace's grid are spread over the step."""
+        at = np.array([row.at for row in rows]) - (times.skip or 0.0)
+        jitter = stream(seed, self._flow.name, "jitter").uniform(size=len(rows))
+        spread = np.sort(at + jitter * self._recorded().grid)
+        replayed: list[float] = (spread / (times.speed * rate_factor)).tolist()
+        return replayed
+
+    def _rows_at_random(self, seed: int, *path: int) -> Iterator[Row]:
+        """Rows to take lengths from where the trace does not say when."""
+        random = stream(seed, self._flow.name, *path, "rows")
+        rows = self._trace.rows if self._trace else (NO_ROW,)
+        while True:
+            yield rows[random.integers(len(rows))]
+
+    def _recorded(self) -> Trace:
+        if self._trace is None:
+            raise ValueError("loading a mix makes sure that the trace is named")
+        return self._trace
+
+    def _too_short(self, trace: Trace, end: float) -> MixError:
+        fix = "play it more slowly, skip less of it, or shorten the mix"
+        value = f"{trace.seconds:.0f} s of trace where {end:.0f} s are needed"
+        fault = Fault(f"{self._flow.name}.arrivals.trace", value, "mix.trace_reaches", fix)
+        return MixError(f"the trace of flow {self._flow.name} ends too early", [fault])
