@@ -124,21 +124,21 @@ void tile_groups(const std::uint8_t* panel, int first_group, const GroupedRows& 
 }
 
 template <Groups kind>
-void tile_group_sums(const PackedMatrix& w, const std::uint8_t* panel, const GroupedRows& rows, float* sums) {
+void tile_group_sums(const std::uint8_t* panel, int groups, const GroupedRows& rows, float* sums) {
   UnpackedGroups weights;
   __builtin_memset(sums, 0, rows.count * kPanel * sizeof *sums);
   int group = 0;
-  for (; group + 4 <= w.k_groups; group += 4) tile_groups<kind, 4>(panel, group, rows, weights, sums);
-  for (; group + 2 <= w.k_groups; group += 2) tile_groups<kind, 2>(panel, group, rows, weights, sums);
-  for (; group < w.k_groups; ++group) tile_groups<kind, 1>(panel, group, rows, weights, sums);
+  for (; group + 4 <= groups; group += 4) tile_groups<kind, 4>(panel, group, rows, weights, sums);
+  for (; group + 2 <= groups; group += 2) tile_groups<kind, 2>(panel, group, rows, weights, sums);
+  for (; group < groups; ++group) tile_groups<kind, 1>(panel, group, rows, weights, sums);
 }
 
 template <Groups kind>
-void group_sums(const PackedMatrix& w, const std::uint8_t* panel, const GroupedRows& rows, float* sums) {
+void group_sums(const std::uint8_t* panel, int groups, const GroupedRows& rows, float* sums) {
   if (rows.count <= kFewGroupRows) {
-    vnni_group_sums<kind>(w, panel, rows, sums);
+    vnni_group_sums<kind>(panel, groups, rows, sums);
   } else {
-    tile_group_sums<kind>(w, panel, rows, sums);
+    tile_group_sums<kind>(panel, groups, rows, sums);
   }
 }
 

@@ -5,8 +5,10 @@
 //   bf16_sums(a, stride, rows, panel, k_tiles, ahead, sums)   sums[32][32] in float32
 // for up to 32 rows of one panel. A panel stays in a near cache while all rows go by, and `ahead` says
 // which part of the next one each of them is to fetch: the memory then never waits for arithmetic.
+// `group_sums` is that of groups.h.
 #pragma once
 
+#include "groups.h"
 #include "kernels.h"
 #include "vec.h"
 
@@ -94,6 +96,32 @@ void bf16_panel(const PackedMatrix& w, const EncodedRows& x, const Destination& 
   }
 }
 
+constexpr int kGroupRows = 128;  // rows whose sums are held at once
+
+template <Epilogue epilogue, Groups kind>
+void group_panel(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int panel) {
+  alignas(64) float sums[kGroupRows * kPanel];
+  const F16 left = load(w.bias + panel * kPanel), right = load(w.bias + panel * kPanel + kLanes);
+  for (int first = 0; first < x.tokens; first += kGroupRows) {
+    const int tokens = x.tokens - first < kGroupRows ? x.tokens - first : kGroupRows;
+    group_sums<kind>(w.panel(panel), w.k_groups, {x.data + 2 * first * x.stride, x.stride, tokens}, sums);
+    for (int i = 0; i < tokens; ++i) {
+      const float* row = sums + i * kPanel;
+      put<epilogue>(to.data + (first + i) * to.stride, panel, load(row) + left, load(row + kLanes) + right);
+    }
+  }
+}
+
+template <Epilogue epilogue>
+void grouped_panel(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int panel) {
+  switch (w.groups) {
+    case Groups::none: return;
+    case Groups::pair: return group_panel<epilogue, Groups::pair>(w, x, to, panel);
+    case Groups::single: return group_panel<epilogue, Groups::single>(w, x, to, panel);
+    case Groups::nested: return group_panel<epilogue, Groups::nested>(w, x, to, panel);
+  }
+}
+
 template <Epilogue epilogue>
 void panels(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first, int end) {
   for (int panel = first; panel < end; ++panel) {
@@ -101,6 +129,7 @@ void panels(const PackedMatrix& w, const EncodedRows& x, const Destination& to, 
       case Encoding::one_byte: int8_panel<epilogue, false>(w, x, to, panel); break;
       case Encoding::two_bytes: int8_panel<epilogue, true>(w, x, to, panel); break;
       case Encoding::bf16: bf16_panel<epilogue>(w, x, to, panel); break;
+      case Encoding::groups: grouped_panel<epilogue>(w, x, to, panel); break;
     }
   }
 }

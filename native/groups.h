@@ -6,26 +6,18 @@
 // from the first group to the last, from 0. So a row's bits are its own (law 3).
 //
 // The file that includes this defines, for its instruction set,
-//   group_sums<kind>(w, panel, rows, sums)   sums[rows.count][32] of one panel
+//   group_sums<kind>(panel, groups, rows, sums)   sums[rows.count][32] of one panel
 #pragma once
 
-#include "kernels.h"
+#include "group_layout.h"
 #include "vec.h"
 
 namespace salver {
 namespace {
 
-constexpr int kGroupLines = 4;               // of 16 channels
-constexpr int kCodeBytes = kPanel * kGroup / 2;
-constexpr int kOuterBytes = 2 * kPanel * 2;  // of `nested`
-constexpr int kGroupRows = 128;              // rows whose sums are held at once
-
-constexpr int scale_bytes(Groups kind) { return kind == Groups::pair ? 4 * kPanel : 2 * kPanel; }
-
 template <Groups kind>
 SALVER_INLINE const std::uint8_t* group_at(const std::uint8_t* panel, int group) {
-  panel += group * (kCodeBytes + scale_bytes(kind));
-  return kind == Groups::nested ? panel + (group / kSuperGroups + 1) * kOuterBytes : panel;
+  return panel + group_offset(kind, group);
 }
 
 // Rows in the encoding `groups`.
@@ -45,7 +37,7 @@ struct GroupedRows {
 // f16 to float, subnormals included.
 SALVER_INLINE F16 from_halves(const std::uint8_t* p) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<F16>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+  return reinterpret_cast<F16>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 #else
   const U16 half = __builtin_convertvector(*reinterpret_cast<const LooseH16*>(p), U16);
   const U16 magnitude = half & 0x7fff;
@@ -72,7 +64,7 @@ SALVER_INLINE WeightGroup weight_group(const std::uint8_t* panel, int group) {
   for (int half = 0; half < 2; ++half) {
     const int lanes = half * kLanes;
     if constexpr (kind == Groups::nested) {
-      const std::uint8_t* outer = group_at<kind>(panel, group / kSuperGroups * kSuperGroups) - kOuterBytes;
+      const std::uint8_t* outer = panel + outer_offset(group);
       result.scale[half] = from_halves(outer + 2 * lanes) * from_bytes(at + lanes);
       result.minimum[half] = from_halves(outer + 2 * (kPanel + lanes)) * from_bytes(at + kPanel + lanes);
     } else {
@@ -98,11 +90,11 @@ SALVER_INLINE I16 add_codes(I16 sum, U16 line, const std::int8_t* low, const std
 }
 
 template <Groups kind>
-[[maybe_unused]] void generic_group_sums(const PackedMatrix& w, const std::uint8_t* panel, const GroupedRows& rows,
+[[maybe_unused]] void generic_group_sums(const std::uint8_t* panel, int groups, const GroupedRows& rows,
                                          float* sums) {
   for (int row = 0; row < rows.count; ++row, sums += kPanel) {
     F16 total[2] = {};
-    for (int group = 0; group < w.k_groups; ++group) {
+    for (int group = 0; group < groups; ++group) {
       const WeightGroup scales = weight_group<kind>(panel, group);
       const RowGroup& from = rows.groups(row)[group];
       const std::int8_t* codes = rows.codes(row) + group * kGroup;

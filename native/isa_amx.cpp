@@ -125,6 +125,7 @@ void mix_block(const std::uint16_t* weights, const std::uint16_t* values, int pa
 }  // namespace
 }  // namespace salver
 
+#include "amx_groups.h"
 #include "attention.h"
 #include "float_mode.h"
 #include "gemm.h"

@@ -1,8 +1,11 @@
 // AVX2 and FMA: the portable text in 256-bit registers.
 #include "generic.h"
+#include "groups.h"
 
 namespace salver {
 namespace {
+template <Groups kind>
+constexpr auto group_sums = generic_group_sums<kind>;
 constexpr auto int8_sums = generic_int8_sums;
 constexpr auto bf16_sums = generic_bf16_sums;
 constexpr auto block_scores = generic_block_scores;

@@ -21,7 +21,8 @@ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 Encoding encoding_of(Precision precision) {
   switch (precision) {
-    case Precision::w8a16: return Encoding::two_bytes;
+    case Precision::w8a16:
+    case Precision::q4: return Encoding::two_bytes;  // of its int8 matrices; groups need two rows too
     case Precision::w8a8: return Encoding::one_byte;
     case Precision::bf16: return Encoding::bf16;
   }
@@ -134,15 +135,15 @@ void Model::each_row(const Body& body) {
 void Model::run_layer_by_channels(int index) {
   const Layer& layer = layers_[index];
   const int mixed = shape_.heads * shape_.head_dim;
-  each_row([&](int row, int member) { encode_normed(layer.input_norm.data(), row, member); });
+  each_row([&](int row, int member) { encode_normed(layer.input_norm.data(), layer.qkv, row, member); });
   multiply_all(layer.qkv, projections());
   each_row([&](int row, int) { place_heads(index, row); });
   pool_.each(tiles(), [&](int tile, int) { attend(index, tiles_[tile]); });
-  each_row([&](int row, int) { encode_plain(mixed_, mixed_stride_, mixed, row); });
+  each_row([&](int row, int) { encode_plain(mixed_, mixed_stride_, mixed, layer.output, row); });
   multiply_all(layer.output, residual());
-  each_row([&](int row, int member) { encode_normed(layer.post_norm.data(), row, member); });
+  each_row([&](int row, int member) { encode_normed(layer.post_norm.data(), layer.gate_up, row, member); });
   multiply_all(layer.gate_up, gated());
-  each_row([&](int row, int) { encode_plain(gated_, gated_stride_, shape_.intermediate, row); });
+  each_row([&](int row, int) { encode_plain(gated_, gated_stride_, shape_.intermediate, layer.down, row); });
   multiply_all(layer.down, residual());
 }
 
@@ -157,18 +158,18 @@ void Model::run_layer_by_rows(int index) {
     });
   };
   each_block([&](int first, int count, int member) {
-    for (int row = first; row < first + count; ++row) encode_normed(layer.input_norm.data(), row, member);
+    for (int row = first; row < first + count; ++row) encode_normed(layer.input_norm.data(), layer.qkv, row, member);
     multiply(layer.qkv, first, count, projections(), 0, layer.qkv.panels());
     for (int row = first; row < first + count; ++row) place_heads(index, row);
   });
   pool_.each(tiles(), [&](int tile, int) { attend(index, tiles_[tile]); });
   each_block([&](int first, int count, int member) {
-    for (int row = first; row < first + count; ++row) encode_plain(mixed_, mixed_stride_, mixed, row);
+    for (int row = first; row < first + count; ++row) encode_plain(mixed_, mixed_stride_, mixed, layer.output, row);
     multiply(layer.output, first, count, residual(), 0, layer.output.panels());
-    for (int row = first; row < first + count; ++row) encode_normed(layer.post_norm.data(), row, member);
+    for (int row = first; row < first + count; ++row) encode_normed(layer.post_norm.data(), layer.gate_up, row, member);
     multiply(layer.gate_up, first, count, gated(), 0, layer.gate_up.panels());
     for (int row = first; row < first + count; ++row) {
-      encode_plain(gated_, gated_stride_, shape_.intermediate, row);
+      encode_plain(gated_, gated_stride_, shape_.intermediate, layer.down, row);
     }
     multiply(layer.down, first, count, residual(), 0, layer.down.panels());
   });
@@ -182,21 +183,23 @@ Destination Model::residual() const { return {hidden_.as<float>(), hidden_stride
 
 Destination Model::gated() const { return {gated_.as<float>(), gated_stride_, Epilogue::swiglu}; }
 
-void Model::encode_hidden(const float* norm, int hidden_row, int row, int member) {
+void Model::encode_hidden(const float* norm, const Weights& reader, int hidden_row, int row, int member) {
   float* normed = scratch_.as<float>() + member * scratch_floats();
   kernels_.norm(hidden(hidden_row), norm, shape_.epsilon, shape_.hidden, normed);
-  std::uint8_t* to = encoded_.as<std::uint8_t>() + std::size_t(row) * rows_per_token_ * encoded_stride_;
-  scales_.as<float>()[row] = kernels_.encode(normed, shape_.hidden, encoding_, to, encoded_stride_);
+  encode(normed, shape_.hidden, reader, row);
 }
 
-void Model::encode_normed(const float* norm, int row, int member) {
-  encode_hidden(norm, row, row, member);
+void Model::encode_normed(const float* norm, const Weights& reader, int row, int member) {
+  encode_hidden(norm, reader, row, row, member);
 }
 
-void Model::encode_plain(const Buffer& source, std::size_t stride, int size, int row) {
+void Model::encode_plain(const Buffer& source, std::size_t stride, int size, const Weights& reader, int row) {
+  encode(source.as<float>() + row * stride, size, reader, row);
+}
+
+void Model::encode(const float* x, int size, const Weights& reader, int row) {
   std::uint8_t* to = encoded_.as<std::uint8_t>() + std::size_t(row) * rows_per_token_ * encoded_stride_;
-  scales_.as<float>()[row] =
-      kernels_.encode(source.as<float>() + row * stride, size, encoding_, to, encoded_stride_);
+  scales_.as<float>()[row] = kernels_.encode(x, size, encoding_for(reader), to, encoded_stride_);
 }
 
 void Model::place_heads(int index, int row) {
@@ -248,7 +251,7 @@ void Model::multiply(const Weights& weights, int first, int tokens, const Destin
                      int first_panel, int end_panel) {
   const EncodedRows rows = {
       encoded_.as<std::uint8_t>() + std::size_t(first) * rows_per_token_ * encoded_stride_,
-      encoded_stride_, scales_.as<float>() + first, tokens, encoding_};
+      encoded_stride_, scales_.as<float>() + first, tokens, encoding_for(weights)};
   const Destination from_first = {to.data + first * to.stride, to.stride, to.epilogue};
   kernels_.product(weights.view(), rows, from_first, first_panel, end_panel);
 }
@@ -262,7 +265,7 @@ void Model::multiply_all(const Weights& weights, const Destination& to) {
 template <typename Take>
 void Model::head_panels(const std::int32_t* rows, int count, const Take& take) {
   const Entered entered(kernels_);
-  pool_.each(count, [&](int i, int member) { encode_hidden(final_norm_.data(), rows[i], i, member); });
+  pool_.each(count, [&](int i, int member) { encode_hidden(final_norm_.data(), head_, rows[i], i, member); });
   constexpr int kChannels = kHeadPanels * kPanel;
   pool_.each(head_tasks(), [&](int task, int member) {
     const int first_panel = task * kHeadPanels;

@@ -19,7 +19,8 @@
 
 namespace salver {
 
-enum class Precision { w8a16, w8a8, bf16 };
+// `q4` holds what its file has in 4-bit groups as it is, and everything else as `w8a16` does.
+enum class Precision { w8a16, w8a8, bf16, q4 };
 
 struct ModelShape {
   int layers, hidden, heads, kv_heads, head_dim, intermediate, vocab;
@@ -33,7 +34,13 @@ struct Limits {
 
 // Matrices [n, k] row-major. `gate_up` has gates and ups in turns of 16 rows, padded with zeros.
 struct LayerTensors {
-  const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *output, *post_norm, *gate_up, *down;
+  const float *input_norm, *qkv_bias, *q_norm, *k_norm, *post_norm;
+  Tensor qkv, output, gate_up, down;
+};
+
+// What a layer's matrices are held as where the precision is q4.
+struct LayerGroups {
+  Groups qkv = Groups::none, output = Groups::none, gate_up = Groups::none, down = Groups::none;
 };
 
 struct Sequence {
@@ -62,7 +69,8 @@ class Model {
   void set_head(const float* values, const float* norm);
   void add_layer(const LayerTensors&);
   // In place of the embedding, the head and the layers: room for them, for `sections` to be filled.
-  void reserve(bool qk_norm);
+  // `groups` has a line for each layer, or none.
+  void reserve(bool qk_norm, const std::vector<LayerGroups>& groups);
   Sections sections();
   int positions() const { return positions_; }
   int layers_given() const { return static_cast<int>(layers_.size()); }
@@ -91,9 +99,10 @@ class Model {
     int kv_head, first_row, rows;
   };
 
-  Layer reserved_layer(bool qk_norm);
+  Form form(Groups groups) const { return {precision_ != Precision::bf16, groups}; }
+  Layer reserved_layer(bool qk_norm, const LayerGroups& groups);
   void reserve_head();
-  void pack(Weights&, const float* values, const float* bias);
+  void pack(Weights&, const Tensor& from, const float* bias);
   void lay_out(const Step&);
   void embed(const Step&, int row);
   void run_layer(int index);
@@ -102,9 +111,14 @@ class Model {
   template <typename Body>
   void each_row(const Body& body);
 
-  void encode_hidden(const float* norm, int hidden_row, int row, int member);
-  void encode_normed(const float* norm, int row, int member);
-  void encode_plain(const Buffer& source, std::size_t stride, int size, int row);
+  // Each writes a row in the way in which `reader` reads it.
+  void encode_hidden(const float* norm, const Weights& reader, int hidden_row, int row, int member);
+  void encode_normed(const float* norm, const Weights& reader, int row, int member);
+  void encode_plain(const Buffer& source, std::size_t stride, int size, const Weights& reader, int row);
+  void encode(const float* x, int size, const Weights& reader, int row);
+  Encoding encoding_for(const Weights& reader) const {
+    return reader.groups() == Groups::none ? encoding_ : Encoding::groups;
+  }
   void place_heads(int layer, int row);
   void attend(int layer, const Tile& tile);
   Destination projections() const;

@@ -55,7 +55,28 @@ float encode_integers(const float* x, int size, bool two_bytes, std::uint8_t* ro
   return finite ? most / limit : __builtin_nanf("");
 }
 
+// Each group of 32 by itself. A group of non-numbers gets scale NaN, as a row of `encode_integers` does.
+void encode_groups(const float* x, int size, std::uint8_t* rows, std::size_t stride) {
+  auto* group = reinterpret_cast<RowGroup*>(rows + stride);
+  for (int i = 0; i < size; i += kGroup, ++group) {
+    const F16 a = load(x + i), b = load(x + i + kLanes);
+    const I16 left = reinterpret_cast<I16>(a) & 0x7fffffff, right = reinterpret_cast<I16>(b) & 0x7fffffff;
+    const float most = __builtin_bit_cast(float, largest(left > right ? left : right));
+    const bool finite = most <= 3.4e38F;
+    const F16 inverse = splat(finite && most > 1e-30F ? 127.0F / most : 0.0F);
+    const I16 first = round_to_int(a * inverse), second = round_to_int(b * inverse);
+    store_bytes(rows + i, first);
+    store_bytes(rows + i + kLanes, second);
+    group->scale = finite ? most / 127.0F : __builtin_nanf("");
+    group->sum = group->scale * static_cast<float>(sum(first + second));
+  }
+}
+
 float encode_row(const float* x, int size, Encoding encoding, std::uint8_t* rows, std::size_t stride) {
+  if (encoding == Encoding::groups) {
+    encode_groups(x, size, rows, stride);
+    return 1.0F;
+  }
   if (encoding != Encoding::bf16) {
     return encode_integers(x, size, encoding == Encoding::two_bytes, rows, stride);
   }

@@ -14,10 +14,10 @@ std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit -
 }  // namespace
 
 std::vector<float> probe_product(const Kernels& kernels, Encoding encoding, const float* x, int m,
-                                 const float* weights, int n, int k, const float* bias) {
+                                 const Tensor& weights, int n, int k, const float* bias) {
   const Entered entered(kernels);
   const Weights packed(weights, n, k, bias, encoding != Encoding::bf16);
-  const int per_token = encoding == Encoding::two_bytes ? 2 : 1;
+  const int per_token = encoding == Encoding::two_bytes || encoding == Encoding::groups ? 2 : 1;
   const std::size_t width = round_up(k, kPanel), stride = round_up(width * (encoding == Encoding::bf16 ? 2 : 1), 64);
   const Buffer rows((round_up(m, kTileRows) + kTileRows) * per_token * stride);
   std::vector<float> scales(m), padded(width), wide(std::size_t(m) * packed.panels() * kPanel);

@@ -18,10 +18,10 @@ SALVER_INLINE __m512i four_of(const std::int8_t* codes) {
 }
 
 template <Groups kind, int Rows>
-void vnni_group_rows(const PackedMatrix& w, const std::uint8_t* panel, const GroupedRows& rows, float* sums) {
+void vnni_group_rows(const std::uint8_t* panel, int groups, const GroupedRows& rows, float* sums) {
   const __m512i low_half = _mm512_set1_epi8(15);
   F16 first[Rows] = {}, second[Rows] = {};
-  for (int group = 0; group < w.k_groups; ++group) {
+  for (int group = 0; group < groups; ++group) {
     const std::uint8_t* lines = group_at<kind>(panel, group) + scale_bytes(kind);
     __m512i left[Rows], right[Rows];
 #pragma GCC unroll 4
@@ -60,13 +60,13 @@ void vnni_group_rows(const PackedMatrix& w, const std::uint8_t* panel, const Gro
 }
 
 template <Groups kind>
-void vnni_group_sums(const PackedMatrix& w, const std::uint8_t* panel, const GroupedRows& rows, float* sums) {
-  using Some = void (*)(const PackedMatrix&, const std::uint8_t*, const GroupedRows&, float*);
+void vnni_group_sums(const std::uint8_t* panel, int groups, const GroupedRows& rows, float* sums) {
+  using Some = void (*)(const std::uint8_t*, int, const GroupedRows&, float*);
   static constexpr Some kByCount[kVnniGroupRows] = {vnni_group_rows<kind, 1>, vnni_group_rows<kind, 2>,
                                                     vnni_group_rows<kind, 3>, vnni_group_rows<kind, 4>};
   for (int row = 0; row < rows.count; row += kVnniGroupRows) {
     const int count = rows.count - row < kVnniGroupRows ? rows.count - row : kVnniGroupRows;
-    kByCount[count - 1](w, panel, {rows.data + 2 * row * rows.stride, rows.stride, count}, sums + row * kPanel);
+    kByCount[count - 1](panel, groups, {rows.data + 2 * row * rows.stride, rows.stride, count}, sums + row * kPanel);
   }
 }
 
