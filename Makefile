@@ -55,6 +55,7 @@ sanitize: setup ## the core's tests under AddressSanitizer and UndefinedBehavior
 
 bench: setup ## measure, and print the report
 	$(BIN)/python benchmarks/batching.py
+	$(BIN)/python benchmarks/engine/http_share.py
 	$(BIN)/python benchmarks/engine/bench.py
 
 docs: setup ## rewrite the generated parts of docs/

@@ -1,4 +1,4 @@
-"""What each precision costs in answers: agreement with float32 on real text.
+"""What each precision and KV cache cost in answers: agreement with float32 on real text.
 
     python benchmarks/quality.py TEXT [--model MODEL.gguf] [--tokens 5000] [--json FILE]
 
@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from salver.engine.runners.numpy_runner import NumpyRunner
 from salver.models import Model, open_model
 
 WINDOW, ROWS_AT_ONCE = 512, 64
-PRECISIONS = ("bf16", "w8a16", "w8a8")
+KINDS = tuple(product(("bf16", "w8a16", "w8a8"), ("bf16", "int8")))
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +36,7 @@ class Quality:
     """`top1` is a share, `kl` a mean in nats."""
 
     precision: str
+    kv_cache: str
     tokens: int
     top1: float
     kl: float
@@ -73,13 +75,16 @@ def log_softmax(logits: NDArray[np.float32]) -> Floats:
     return normal
 
 
-def compare(precision: str, model: Model, windows: list[list[int]], threads: int) -> Quality:
+def compare(
+    precision: str, kv_cache: str, model: Model, windows: list[list[int]], threads: int
+) -> Quality:
     reference = NumpyRunner(model.checkpoint, num_blocks=WINDOW // 16, threads=threads)
     native = NativeRunner(
         model.checkpoint,
         num_blocks=64,
         max_batch_tokens=WINDOW,
         precision=precision,
+        kv_cache=kv_cache,
         threads=threads,
     )
     agree = divergence = nll = reference_nll = 0.0
@@ -97,6 +102,7 @@ def compare(precision: str, model: Model, windows: list[list[int]], threads: int
     scored = sum(len(window) - 1 for window in windows)
     return Quality(
         precision,
+        kv_cache,
         count,
         agree / count,
         divergence / count,
@@ -106,13 +112,17 @@ def compare(precision: str, model: Model, windows: list[list[int]], threads: int
 
 
 def report(results: list[Quality]) -> str:
-    rows = ["| precision | top-1 | KL, nats | perplexity | delta |", "|---|---|---|---|---|"]
+    rows = [
+        "| precision | KV | top-1 | KL, nats | perplexity | delta |",
+        "|---|---|---|---|---|---|",
+    ]
     for r in results:
         delta = r.perplexity / r.reference_perplexity - 1
         rows.append(
-            f"| {r.precision} | {r.top1:.2%} | {r.kl:.5f} | {r.perplexity:.3f} | {delta:+.2%} |"
+            f"| {r.precision} | {r.kv_cache} | {r.top1:.2%} | {r.kl:.5f} "
+            f"| {r.perplexity:.3f} | {delta:+.2%} |"
         )
-    rows.append(f"| float32 (NumPy) | | | {results[0].reference_perplexity:.3f} | |")
+    rows.append(f"| float32 (NumPy) | | | | {results[0].reference_perplexity:.3f} | |")
     return "\n".join(rows)
 
 
@@ -129,7 +139,7 @@ def main() -> None:
     ids = ids[: options.tokens]
     windows = [ids[i : i + WINDOW] for i in range(0, len(ids) - WINDOW + 1, WINDOW)]
     threads = len(os.sched_getaffinity(0))
-    results = [compare(precision, model, windows, threads) for precision in PRECISIONS]
+    results = [compare(*kind, model, windows, threads) for kind in KINDS]
     if options.json:
         options.json.write_text(json.dumps([asdict(result) for result in results], indent=2))
     print(f"{options.model.name}, {results[0].tokens} tokens of {options.text.name}\n")

@@ -40,6 +40,12 @@ Precision precision_named(const std::string& name) {
   throw std::invalid_argument("precision is w8a16, w8a8, bf16 or q4");
 }
 
+KvFormat kv_format_named(const std::string& name) {
+  if (name == "bf16") return KvFormat::bf16;
+  if (name == "int8") return KvFormat::int8;
+  throw std::invalid_argument("kv_cache is bf16 or int8");
+}
+
 const float* matrix(const Floats& values, std::size_t n, std::size_t k, const char* rule) {
   require(values.ndim() == 2 && values.shape(0) == n && values.shape(1) == k, rule);
   return values.data();
@@ -64,8 +70,10 @@ const float* optional_vector(const std::optional<Floats>& values, std::size_t n,
 // A model, and whether the step that its hidden states belong to was run.
 class NativeModel {
  public:
-  NativeModel(const ModelShape& shape, const Limits& limits, const std::string& precision, const std::string& isa)
-      : precision_(precision_named(precision)), model_(shape, limits, precision_, kernels_for(isa)) {}
+  NativeModel(const ModelShape& shape, const Limits& limits, const std::string& precision,
+              const std::string& kv_cache, const std::string& isa)
+      : precision_(precision_named(precision)),
+        model_(shape, limits, precision_, kv_format_named(kv_cache), kernels_for(isa)) {}
 
   void set_rotary(const Floats& cosines, const Floats& sines) {
     const std::size_t half = model_.shape().head_dim / 2, positions = cosines.shape(0);
@@ -258,7 +266,8 @@ Array norm(const std::string& isa, const Floats& x, const Floats& weight, float 
   return as_array(probe_norm(kernels_for(isa), row, weight.data(), int(size), epsilon), {size});
 }
 
-Array attention(const std::string& isa, const Floats& queries, const Floats& keys, const Floats& values, int window) {
+Array attention(const std::string& isa, const Floats& queries, const Floats& keys, const Floats& values, int window,
+                const std::string& kv_cache, bool in_parts) {
   require(queries.ndim() == 3 && keys.ndim() == 3 && values.ndim() == 3, "arrays are [tokens, heads, head_dim]");
   const std::size_t tokens = queries.shape(0), heads = queries.shape(1), dim = queries.shape(2);
   const std::size_t context = keys.shape(0), kv_heads = keys.shape(1);
@@ -268,7 +277,7 @@ Array attention(const std::string& isa, const Floats& queries, const Floats& key
               dim % 2 == 0 && dim <= std::size_t(kMaxHeadDim),
           "tokens are the context's last, kv_heads divides heads, head_dim is even and at most 256");
   const AttentionProbe probe = {queries.data(), keys.data(), values.data(), int(tokens), int(context),
-                                int(heads),     int(kv_heads), int(dim),    window};
+                                int(heads),     int(kv_heads), int(dim),    window, kv_format_named(kv_cache), in_parts};
   return as_array(probe_attention(kernels_for(isa), probe), {tokens, heads, dim});
 }
 
@@ -314,10 +323,19 @@ NB_MODULE(_native, m) {
   m.attr("BLOCK_TOKENS") = kBlockTokens;
   m.attr("GATE_LANES") = kLanes;
   m.attr("PACKED_LAYOUT") = kPackedLayout;
+  m.def(
+      "kv_head_bytes",
+      [](const std::string& kv_cache, int head_dim) {
+        require(head_dim > 0 && head_dim <= kMaxHeadDim, "head_dim is at most 256");
+        const KvFormat format = kv_format_named(kv_cache);
+        return kv_head_bytes(format, padded_head_dim(format, head_dim));
+      },
+      "kv_cache"_a, "head_dim"_a);
   m.def("available_isas", &available_isas, "Names of the kernel paths that run here, slowest first.");
   m.def("product", &product, "isa"_a, "precision"_a, "x"_a, "weights"_a, "bias"_a.none() = nb::none());
   m.def("norm", &norm, "isa"_a, "x"_a, "weight"_a, "epsilon"_a);
-  m.def("attention", &attention, "isa"_a, "queries"_a, "keys"_a, "values"_a, "window"_a);
+  m.def("attention", &attention, "isa"_a, "queries"_a, "keys"_a, "values"_a, "window"_a,
+        "kv_cache"_a = "bf16", "in_parts"_a = false);
   m.def("draw", &draw, "isa"_a, "logits"_a, nb::kw_only(), "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a,
         "uniform"_a);
   m.def("best", &best, "isa"_a, "x"_a);
@@ -331,14 +349,14 @@ NB_MODULE(_native, m) {
           "__init__",
           [](NativeModel* self, int layers, int hidden, int heads, int kv_heads, int head_dim, int intermediate,
              int vocab, int window, float epsilon, int threads, int blocks, int step_tokens,
-             const std::string& precision, const std::string& isa) {
+             const std::string& precision, const std::string& kv_cache, const std::string& isa) {
             const ModelShape shape = {layers, hidden, heads, kv_heads, head_dim, intermediate, vocab, window, epsilon};
             const Limits limits = {threads, blocks, step_tokens};
             check_shape(shape, limits);
-            new (self) NativeModel(shape, limits, precision, isa);
+            new (self) NativeModel(shape, limits, precision, kv_cache, isa);
           },
           nb::kw_only(), "layers"_a, "hidden"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "intermediate"_a, "vocab"_a,
-          "window"_a, "epsilon"_a, "threads"_a, "blocks"_a, "step_tokens"_a, "precision"_a, "isa"_a)
+          "window"_a, "epsilon"_a, "threads"_a, "blocks"_a, "step_tokens"_a, "precision"_a, "kv_cache"_a = "bf16", "isa"_a)
       .def("set_rotary", &NativeModel::set_rotary, "cosines"_a, "sines"_a)
       .def("set_embedding", &NativeModel::set_embedding, "values"_a)
       .def("set_head", &NativeModel::set_head, "values"_a, "norm"_a)

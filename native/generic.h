@@ -1,6 +1,7 @@
 // The inner products in portable vectors: right on every machine, fast on none.
 #pragma once
 
+#include "attention_part.h"
 #include "kernels.h"
 #include "vec.h"
 
@@ -72,16 +73,56 @@ SALVER_INLINE F16 add_pair(F16 sum, const void* pairs, const std::uint16_t* a) {
   }
 }
 
-[[maybe_unused]] void generic_mix_block(const std::uint16_t* weights, const std::uint16_t* values, int padded, int rows,
-                       float* mixed) {
+[[maybe_unused]] void generic_mix_group(const std::uint16_t* weights, const std::uint16_t* const* values, int blocks,
+                       int padded, int rows, float* mixed) {
   for (int row = 0; row < rows; ++row, weights += kKeyGroup, mixed += padded) {
     for (int d = 0; d < padded; d += kLanes) {
-      F16 sum = load(mixed + d);
-      const std::uint16_t* tile = values + d * kBlockTokens;
-      for (int pair = 0; pair < kBlockTokens / 2; ++pair) {
-        sum = add_pair(sum, tile + pair * 32, weights + pair * 2);
+      F16 sum{};
+      for (int block = 0; block < blocks; ++block) {
+        const std::uint16_t* tile = values[block] + d * kBlockTokens;
+        for (int pair = 0; pair < kBlockTokens / 2; ++pair) {
+          sum = add_pair(sum, tile + pair * 32, weights + block * kBlockTokens + pair * 2);
+        }
       }
       store(mixed + d, sum);
+    }
+  }
+}
+
+// Lane c of a row of keys holds four u8 of key c.
+SALVER_INLINE I16 add_four_digits(I16 sum, I16 keys, const std::int8_t* a) {
+  sum += (keys & 255) * std::int32_t(a[0]);
+  sum += (keys >> 8 & 255) * std::int32_t(a[1]);
+  sum += (keys >> 16 & 255) * std::int32_t(a[2]);
+  return sum + (keys >> 24 & 255) * std::int32_t(a[3]);
+}
+
+[[maybe_unused]] void generic_int8_block_scores(const std::uint8_t* digits, int padded, const std::uint8_t* keys,
+                               int rows, std::int32_t* scores) {
+  for (int row = 0; row < rows; ++row, digits += padded, scores += kKeyGroup) {
+    I16 first{}, second{};
+    const auto* signed_digits = reinterpret_cast<const std::int8_t*>(digits);
+    for (int four = 0; four < padded / 4; ++four) {
+      first = add_four_digits(first, load_ints(keys + four * 64), signed_digits + four * 4);
+      second = add_four_digits(second, load_ints(keys + padded * 16 + four * 64), signed_digits + four * 4);
+    }
+    store_ints(scores, first);
+    store_ints(scores + kLanes, second);
+  }
+}
+
+[[maybe_unused]] void generic_int8_mix_group(const std::uint8_t* weights, const std::int8_t* const* values, int blocks,
+                            int padded, int rows, std::int32_t* mixed) {
+  for (int row = 0; row < rows; ++row, weights += kWeightStride, mixed += padded) {
+    for (int d = 0; d < padded; d += kLanes) {
+      I16 sum{};
+      for (int block = 0; block < blocks; ++block) {
+        const std::int8_t* tile = values[block] + d * kBlockTokens;
+        for (int four = 0; four < kBlockTokens / 4; ++four) {
+          sum = add_four(sum, load_ints(tile + four * 64), weights + 32 + block * 64 + four * 4);
+        }
+      }
+      store_ints(mixed + d, sum);
     }
   }
 }

@@ -4,6 +4,7 @@
 // another instruction for few rows would give other bits.
 #include <immintrin.h>
 
+#include "amx_attention.h"
 #include "generic.h"
 #include "vnni.h"
 
@@ -24,9 +25,6 @@ void configure_tiles() {
   static const TileConfig config;
   asm volatile("ldtilecfg %0" : : "m"(config) : "memory");
 }
-
-// gcc's tile loads do not say that they read memory: stores before them must be made first.
-SALVER_INLINE void settle_memory() { asm volatile("" ::: "memory"); }
 
 // Sums of up to 32 rows: tiles 0..3 hold them (row half, channel half), 4..5 rows, 6..7 weights.
 // Both formats share it, since a tile row is 64 bytes of k in either.
@@ -90,38 +88,6 @@ void int8_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::i
 
 constexpr auto bf16_sums = tile_bf16_sums;
 
-void block_scores(const std::uint16_t* queries, int padded, const std::uint16_t* keys, int /*rows*/,
-                  float* scores) {
-  settle_memory();
-  _tile_zero(0);
-  _tile_zero(1);
-  for (int d = 0; d < padded; d += 32) {
-    _tile_loadd(4, queries + d, padded * 2);
-    _tile_loadd(6, keys + d * 16, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, keys + (padded + d) * 16, 64);
-    _tile_dpbf16ps(1, 4, 7);
-  }
-  _tile_stored(0, scores, kKeyGroup * sizeof(float));
-  _tile_stored(1, scores + kLanes, kKeyGroup * sizeof(float));
-}
-
-void mix_block(const std::uint16_t* weights, const std::uint16_t* values, int padded, int /*rows*/,
-               float* mixed) {
-  settle_memory();
-  _tile_loadd(4, weights, kKeyGroup * 2);
-  for (int d = 0; d < padded; d += 32) {
-    _tile_loadd(0, mixed + d, padded * sizeof(float));
-    _tile_loadd(6, values + d * kBlockTokens, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_stored(0, mixed + d, padded * sizeof(float));
-    _tile_loadd(1, mixed + d + kLanes, padded * sizeof(float));
-    _tile_loadd(7, values + (d + kLanes) * kBlockTokens, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_stored(1, mixed + d + kLanes, padded * sizeof(float));
-  }
-}
-
 }  // namespace
 }  // namespace salver
 
@@ -129,6 +95,7 @@ void mix_block(const std::uint16_t* weights, const std::uint16_t* values, int pa
 #include "attention.h"
 #include "float_mode.h"
 #include "gemm.h"
+#include "kv_block.h"
 #include "norm_rope_act.h"
 #include "weigh.h"
 
@@ -148,6 +115,6 @@ void leave() {
 }  // namespace
 
 extern const Kernels kAmxKernels;
-const Kernels kAmxKernels = {"amx", enter, leave, norm_row, encode_row, product, place_heads, attend, best_of, weigh_logits};
+const Kernels kAmxKernels = {"amx", enter, leave, norm_row, encode_row, product, place_heads, attend, merge, best_of, weigh_logits};
 
 }  // namespace salver

@@ -9,13 +9,16 @@ constexpr auto group_sums = generic_group_sums<kind>;
 constexpr auto int8_sums = generic_int8_sums;
 constexpr auto bf16_sums = generic_bf16_sums;
 constexpr auto block_scores = generic_block_scores;
-constexpr auto mix_block = generic_mix_block;
+constexpr auto mix_group = generic_mix_group;
+constexpr auto int8_block_scores = generic_int8_block_scores;
+constexpr auto int8_mix_group = generic_int8_mix_group;
 }  // namespace
 }  // namespace salver
 
 #include "attention.h"
 #include "float_mode.h"
 #include "gemm.h"
+#include "kv_block.h"
 #include "norm_rope_act.h"
 #include "weigh.h"
 
@@ -23,6 +26,6 @@ namespace salver {
 
 extern const Kernels kAvx2Kernels;
 const Kernels kAvx2Kernels = {"avx2",   enter_float_mode, leave_float_mode, norm_row,
-                                encode_row, product,          place_heads,      attend, best_of, weigh_logits};
+                                encode_row, product,          place_heads,      attend, merge, best_of, weigh_logits};
 
 }  // namespace salver

@@ -15,7 +15,8 @@ constexpr int kPanel = 32;        // output channels of a weight panel: two tile
 constexpr int kTileRows = 32;     // activation rows of one product
 constexpr int kTileBytes = 1024;  // 16 rows of 64 bytes
 constexpr int kBlockTokens = 32;  // tokens of a KV block
-constexpr int kKeyGroup = 128;    // keys per softmax rescaling, at absolute multiples
+constexpr int kKeyGroup = 128;    // keys whose softmax is one part, at absolute multiples
+constexpr int kGroupBlocks = kKeyGroup / kBlockTokens;
 constexpr int kQueryRows = 16;
 constexpr int kGroup = 32;        // k of a 4-bit group
 constexpr int kSuperGroups = 8;   // groups under one pair of outer scales
@@ -92,35 +93,69 @@ struct Destination {
   Epilogue epilogue;
 };
 
-// One query tile against one sequence's keys and values of one KV head.
-struct AttentionTask {
-  const std::uint16_t* queries;  // of the sequence's first token in this step and the head's group
-  std::size_t token_stride;      // elements between two tokens' queries
-  int padded_dim;                // elements between two heads' queries; a multiple of 32
-  int group;                     // query heads per KV head
-  int first_row, rows;           // of (token, head in group) pairs; rows <= kQueryRows
-  int first_position;            // of the sequence's first token in this step
-  int window;                    // keys visible, the current one included
-  float scale;                   // of a score
-  const std::uint8_t* pool;      // this layer and KV head in block 0: keys, then values
-  std::size_t block_stride;      // bytes
-  const std::int32_t* block_table;
-  float* out;                    // of the sequence's first token and the head's group
-  std::size_t out_stride;        // floats between two tokens
-  int head_dim;
+// How keys and values are held; kv_block.h has the layouts. Queries follow suit.
+enum class KvFormat {
+  bf16,
+  int8,  // one scale per token and KV head, for keys and for values
 };
+
+// Bytes of one KV head's part of a block, and of one head's query.
+constexpr std::size_t kv_head_bytes(KvFormat format, int padded_dim) {
+  if (format == KvFormat::bf16) return std::size_t(4) * kBlockTokens * padded_dim;
+  return std::size_t(2) * kBlockTokens * padded_dim + 2 * kBlockTokens * sizeof(float);
+}
+constexpr std::size_t query_bytes(KvFormat format, int padded_dim) {
+  return std::size_t(2) * padded_dim + (format == KvFormat::int8 ? 64 : 0);
+}
+// A head's dimensions as they are stored: whole tiles along the sum of a score.
+constexpr int padded_head_dim(KvFormat format, int head_dim) {
+  const int unit = format == KvFormat::int8 ? 64 : 32;
+  return (head_dim + unit - 1) / unit * unit;
+}
+
+// One query tile against key groups [first_group, end_group) of one sequence and KV head.
+struct AttentionTask {
+  KvFormat format;
+  const std::uint8_t* queries;  // of the sequence's first token in this step and the head's group
+  std::size_t token_stride;     // bytes between two tokens' queries
+  int padded_dim;
+  int group;                    // query heads per KV head
+  int first_row, rows;          // of (token, head in group) pairs; rows <= kQueryRows
+  int first_position;           // of the sequence's first token in this step
+  int window;                   // keys visible, the current one included
+  float scale;                  // of a score
+  const std::uint8_t* pool;     // this layer and KV head in block 0
+  std::size_t block_stride;     // bytes
+  const std::int32_t* block_table;
+  int first_group, end_group;
+  float* parts;                 // of first_group, to be merged later; null: merged and put out
+  float* out;                   // of the sequence's first token and the head's group
+  std::size_t out_stride;       // floats between two tokens
+  int head_dim;
+  const AttentionTask* next;    // whose first blocks to fetch meanwhile; null where none is known
+
+  int first_block() const { return first_group * kGroupBlocks; }
+  int end_block() const {
+    const int seen = (first_position + (first_row + rows - 1) / group) / kBlockTokens + 1;
+    return seen < end_group * kGroupBlocks ? seen : end_group * kGroupBlocks;
+  }
+};
+
+// A row's part from one group of keys: what it mixed, then its softmax maximum and total.
+constexpr std::size_t part_floats(int padded_dim) { return std::size_t(padded_dim) + kLanes; }
 
 // One token's projections, to be turned, normed and put where attention reads them.
 struct HeadsTask {
+  KvFormat format;
   float* projections;  // [q | k | v], overwritten
   const float *q_norm, *k_norm;  // [head_dim] or null
   const float *cosines, *sines;  // [head_dim / 2] of the token's position
   int heads, kv_heads, head_dim, padded_dim;
   float epsilon;
-  std::uint16_t* queries;  // [heads, padded_dim]
-  std::uint8_t* block;     // this layer's part of the token's block
+  std::uint8_t* queries;  // [heads] of query_bytes
+  std::uint8_t* block;    // this layer's part of the token's block
   int slot;
-  int clear_from;  // value slots [clear_from, 32) hold another sequence's leavings: zero them
+  int clear_from;  // bf16 value slots [clear_from, 32) hold another sequence's leavings: zero them
 };
 
 struct Kernels {
@@ -133,6 +168,8 @@ struct Kernels {
   void (*product)(const PackedMatrix&, const EncodedRows&, const Destination&, int first_panel, int end_panel);
   void (*heads)(const HeadsTask&);
   void (*attend)(const AttentionTask&);
+  // The parts [groups][rows] that tasks like this one left, merged and put out.
+  void (*merge)(const AttentionTask&, const float* parts);
   // Index of the largest of `x` [size], the lowest where equal; -1 where one is not finite.
   int (*best)(const float* x, int size);
   // weights[i] = exp((logits[i] - maximum) / temperature); arrays reach to the next multiple of 8.

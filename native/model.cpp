@@ -31,15 +31,17 @@ Encoding encoding_of(Precision precision) {
 
 }  // namespace
 
-Model::Model(const ModelShape& shape, const Limits& limits, Precision precision, const Kernels& kernels)
+Model::Model(const ModelShape& shape, const Limits& limits, Precision precision, KvFormat kv_format,
+             const Kernels& kernels)
     : shape_(shape),
       limits_(limits),
       precision_(precision),
+      kv_format_(kv_format),
       kernels_(kernels),
       pool_(limits.threads, {kernels.enter, kernels.leave}),
       encoding_(encoding_of(precision)),
       rows_per_token_(encoding_ == Encoding::two_bytes ? 2 : 1),
-      padded_dim_(static_cast<int>(round_up(shape.head_dim, 32))),
+      padded_dim_(padded_head_dim(kv_format, shape.head_dim)),
       hidden_stride_(round_up(shape.hidden, kPanel)),
       heads_stride_(round_up((shape.heads + 2 * shape.kv_heads) * shape.head_dim, kPanel)),
       mixed_stride_(round_up(shape.heads * shape.head_dim, kPanel)),
@@ -47,7 +49,7 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
   const std::size_t widest = std::max({hidden_stride_, mixed_stride_, gated_stride_});
   encoded_stride_ = round_up(widest * (encoding_ == Encoding::bf16 ? 2 : 1), 64);
   if (encoded_stride_ % 1024 == 0) encoded_stride_ += 64;  // rows in other cache sets
-  head_block_bytes_ = std::size_t(4) * kBlockTokens * padded_dim_;
+  head_block_bytes_ = kv_head_bytes(kv_format, padded_dim_);
   block_stride_ = head_block_bytes_ * shape.kv_heads;
   layer_block_bytes_ = block_stride_ * limits.blocks;
 
@@ -58,7 +60,7 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
   gated_ = Buffer(tokens * gated_stride_ * sizeof(float));
   encoded_ = Buffer((tokens * rows_per_token_ + kTileRows) * encoded_stride_);
   scales_ = Buffer(tokens * sizeof(float));
-  queries_ = Buffer(tokens * shape.heads * padded_dim_ * sizeof(std::uint16_t));
+  queries_ = Buffer(tokens * shape.heads * query_bytes(kv_format, padded_dim_));
   scratch_ = Buffer(limits.threads * scratch_floats() * sizeof(float));
   logits_ = Buffer((std::size_t(kDrawnRows) * shape.vocab + 8) * sizeof(float));
   samplers_.assign(limits.threads, Sampler(shape.vocab));
@@ -82,31 +84,6 @@ void Model::forward(const Step& step) {
       run_layer_by_rows(layer);
     } else {
       run_layer_by_channels(layer);
-    }
-  }
-}
-
-void Model::lay_out(const Step& step) {
-  tokens_ = step.tokens;
-  sequences_ = step.sequences;
-  places_.resize(tokens_);
-  tiles_.clear();
-  const int group = shape_.heads / shape_.kv_heads;
-  for (const Sequence& sequence : sequences_) {
-    const int end_position = sequence.first_position + sequence.end - sequence.start;
-    for (int row = sequence.start; row < sequence.end; ++row) {
-      const int position = sequence.first_position + row - sequence.start;
-      const int slot = position % kBlockTokens;
-      // Whoever writes a block's first slot clears those that this step does not write.
-      const int written = std::min(kBlockTokens, end_position - (position - slot));
-      places_[row] = {position, sequence.blocks[position / kBlockTokens], slot,
-                      slot == 0 ? written : kBlockTokens};
-    }
-    const int rows = (sequence.end - sequence.start) * group;
-    for (int head = 0; head < shape_.kv_heads; ++head) {
-      for (int row = 0; row < rows; row += kQueryRows) {
-        tiles_.push_back({&sequence, head, row, std::min(kQueryRows, rows - row)});
-      }
     }
   }
 }
@@ -138,7 +115,7 @@ void Model::run_layer_by_channels(int index) {
   each_row([&](int row, int member) { encode_normed(layer.input_norm.data(), layer.qkv, row, member); });
   multiply_all(layer.qkv, projections());
   each_row([&](int row, int) { place_heads(index, row); });
-  pool_.each(tiles(), [&](int tile, int) { attend(index, tiles_[tile]); });
+  attend_all(index);
   each_row([&](int row, int) { encode_plain(mixed_, mixed_stride_, mixed, layer.output, row); });
   multiply_all(layer.output, residual());
   each_row([&](int row, int member) { encode_normed(layer.post_norm.data(), layer.gate_up, row, member); });
@@ -162,7 +139,7 @@ void Model::run_layer_by_rows(int index) {
     multiply(layer.qkv, first, count, projections(), 0, layer.qkv.panels());
     for (int row = first; row < first + count; ++row) place_heads(index, row);
   });
-  pool_.each(tiles(), [&](int tile, int) { attend(index, tiles_[tile]); });
+  attend_all(index);
   each_block([&](int first, int count, int member) {
     for (int row = first; row < first + count; ++row) encode_plain(mixed_, mixed_stride_, mixed, layer.output, row);
     multiply(layer.output, first, count, residual(), 0, layer.output.panels());
@@ -200,51 +177,6 @@ void Model::encode_plain(const Buffer& source, std::size_t stride, int size, con
 void Model::encode(const float* x, int size, const Weights& reader, int row) {
   std::uint8_t* to = encoded_.as<std::uint8_t>() + std::size_t(row) * rows_per_token_ * encoded_stride_;
   scales_.as<float>()[row] = kernels_.encode(x, size, encoding_for(reader), to, encoded_stride_);
-}
-
-void Model::place_heads(int index, int row) {
-  const Layer& layer = layers_[index];
-  const Place& place = places_[row];
-  const std::size_t angle = std::size_t(place.position) * (shape_.head_dim / 2);
-  HeadsTask task;
-  task.projections = projections_.as<float>() + row * heads_stride_;
-  task.q_norm = layer.q_norm.empty() ? nullptr : layer.q_norm.data();
-  task.k_norm = layer.k_norm.empty() ? nullptr : layer.k_norm.data();
-  task.cosines = cosines_.data() + angle;
-  task.sines = sines_.data() + angle;
-  task.heads = shape_.heads;
-  task.kv_heads = shape_.kv_heads;
-  task.head_dim = shape_.head_dim;
-  task.padded_dim = padded_dim_;
-  task.epsilon = shape_.epsilon;
-  task.queries = queries_.as<std::uint16_t>() + std::size_t(row) * shape_.heads * padded_dim_;
-  task.block = kv_.as<std::uint8_t>() + index * layer_block_bytes_ + place.block * block_stride_;
-  task.slot = place.slot;
-  task.clear_from = place.clear_from;
-  kernels_.heads(task);
-}
-
-void Model::attend(int index, const Tile& tile) {
-  const Sequence& sequence = *tile.sequence;
-  const int group = shape_.heads / shape_.kv_heads;
-  AttentionTask task;
-  task.token_stride = std::size_t(shape_.heads) * padded_dim_;
-  task.queries = queries_.as<std::uint16_t>() + sequence.start * task.token_stride +
-                 tile.kv_head * group * padded_dim_;
-  task.padded_dim = padded_dim_;
-  task.group = group;
-  task.first_row = tile.first_row;
-  task.rows = tile.rows;
-  task.first_position = sequence.first_position;
-  task.window = shape_.window;
-  task.scale = 1.0F / __builtin_sqrtf(static_cast<float>(shape_.head_dim));
-  task.pool = kv_.as<std::uint8_t>() + index * layer_block_bytes_ + tile.kv_head * head_block_bytes_;
-  task.block_stride = block_stride_;
-  task.block_table = sequence.blocks;
-  task.out = mixed_.as<float>() + sequence.start * mixed_stride_ + tile.kv_head * group * shape_.head_dim;
-  task.out_stride = mixed_stride_;
-  task.head_dim = shape_.head_dim;
-  kernels_.attend(task);
 }
 
 void Model::multiply(const Weights& weights, int first, int tokens, const Destination& to,

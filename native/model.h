@@ -57,7 +57,7 @@ struct Step {
 
 class Model {
  public:
-  Model(const ModelShape&, const Limits&, Precision, const Kernels&);
+  Model(const ModelShape&, const Limits&, Precision, KvFormat, const Kernels&);
 
   const ModelShape& shape() const { return shape_; }
   int step_tokens() const { return limits_.step_tokens; }
@@ -94,9 +94,12 @@ class Model {
   struct Place {
     std::int32_t position, block, slot, clear_from;
   };
+  // A tile of queries, and of its groups of keys those that one task takes.
   struct Tile {
     const Sequence* sequence;
     int kv_head, first_row, rows;
+    int first_group, end_group;
+    std::size_t parts;  // offset of the first group's in parts_, where tiles are split
   };
 
   Form form(Groups groups) const { return {precision_ != Precision::bf16, groups}; }
@@ -120,11 +123,13 @@ class Model {
     return reader.groups() == Groups::none ? encoding_ : Encoding::groups;
   }
   void place_heads(int layer, int row);
-  void attend(int layer, const Tile& tile);
+  void lay_out_tiles();
+  void split_tiles();
+  AttentionTask task_of(int layer, const Tile& tile) const;
+  void attend_all(int layer);
   Destination projections() const;
   Destination residual() const;
   Destination gated() const;
-  int tiles() const { return static_cast<int>(tiles_.size()); }
   int head_tasks() const;
   std::size_t scratch_floats() const;
   void multiply(const Weights&, int first, int tokens, const Destination&, int first_panel, int end_panel);
@@ -136,6 +141,7 @@ class Model {
   ModelShape shape_;
   Limits limits_;
   Precision precision_;
+  KvFormat kv_format_;
   const Kernels& kernels_;
   ThreadPool pool_;
   Encoding encoding_;
@@ -151,12 +157,13 @@ class Model {
   Weights head_;
   std::vector<Layer> layers_;
   std::vector<Sampler> samplers_;  // one per member
-  Buffer kv_;  // [layer][block][kv head][keys, values]
+  Buffer kv_;  // [layer][block][kv head], as kv_block.h lays them out
 
   int tokens_ = 0;
   std::vector<Sequence> sequences_;
   std::vector<Place> places_;
-  std::vector<Tile> tiles_;
+  std::vector<Tile> tiles_, pieces_;  // pieces of tiles, where there are fewer tiles than are good
+  std::vector<float> parts_;
   Buffer hidden_, projections_, mixed_, gated_, encoded_, scales_, queries_, scratch_, logits_;
 };
 

@@ -47,38 +47,90 @@ std::vector<float> probe_norm(const Kernels& kernels, const float* x, const floa
   return out;
 }
 
-std::vector<float> probe_attention(const Kernels& kernels, const AttentionProbe& probe) {
-  const Entered entered(kernels);
-  const int dim = probe.head_dim, padded = static_cast<int>(round_up(dim, 32)), group = probe.heads / probe.kv_heads;
-  const std::size_t head_bytes = std::size_t(4) * kBlockTokens * padded, block_bytes = head_bytes * probe.kv_heads;
-  const int blocks = (probe.context + kBlockTokens - 1) / kBlockTokens;
-  const Buffer pool(blocks * block_bytes);
-  std::fill_n(pool.as<std::uint8_t>(), pool.bytes(), 0xff);
-  std::vector<std::int32_t> table(blocks);
-  for (int i = 0; i < blocks; ++i) table[i] = blocks - 1 - i;
-  const std::vector<float> cosines(dim / 2, 1.0F), sines(dim / 2, 0.0F);
-  const int first = probe.context - probe.tokens;
-  std::vector<std::uint16_t> queries(std::size_t(probe.tokens) * probe.heads * padded), unused(probe.heads * padded);
-  for (int position = 0; position < probe.context; ++position) {
-    const int q = probe.heads * dim, kv = probe.kv_heads * dim, slot = position % kBlockTokens;
+namespace {
+
+// A pool that holds one sequence's keys and values, and the queries of its last tokens.
+struct ProbedPool {
+  const AttentionProbe& probe;
+  int padded, group, first;
+  std::size_t head_bytes, query;
+  std::vector<std::int32_t> table;
+  Buffer pool, queries;
+
+  explicit ProbedPool(const AttentionProbe& from)
+      : probe(from),
+        padded(padded_head_dim(from.format, from.head_dim)),
+        group(from.heads / from.kv_heads),
+        first(from.context - from.tokens),
+        head_bytes(kv_head_bytes(from.format, padded)),
+        query(query_bytes(from.format, padded)),
+        table((from.context + kBlockTokens - 1) / kBlockTokens),
+        pool(table.size() * head_bytes * from.kv_heads),
+        queries(std::size_t(from.tokens + 1) * from.heads * query) {
+    std::fill_n(pool.as<std::uint8_t>(), pool.bytes(), 0xff);
+    for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<std::int32_t>(table.size() - 1 - i);
+  }
+
+  // Tokens before the queried ones leave their queries in a row of their own.
+  void write(const Kernels& kernels, int position) {
+    const int dim = probe.head_dim, q = probe.heads * dim, kv = probe.kv_heads * dim, slot = position % kBlockTokens;
+    const int queried = position >= first ? position - first : probe.tokens;
+    const std::vector<float> cosines(dim / 2, 1.0F), sines(dim / 2, 0.0F);
     std::vector<float> row(q + 2 * kv);
-    if (position >= first) std::copy_n(probe.queries + std::size_t(position - first) * q, q, row.begin());
+    if (position >= first) std::copy_n(probe.queries + std::size_t(queried) * q, q, row.begin());
     std::copy_n(probe.keys + std::size_t(position) * kv, kv, row.begin() + q);
     std::copy_n(probe.values + std::size_t(position) * kv, kv, row.begin() + q + kv);
-    const HeadsTask task = {
-        row.data(), nullptr, nullptr, cosines.data(), sines.data(), probe.heads, probe.kv_heads, dim, padded, 0.0F,
-        position >= first ? queries.data() + std::size_t(position - first) * probe.heads * padded : unused.data(),
-        pool.as<std::uint8_t>() + table[position / kBlockTokens] * block_bytes, slot, slot == 0 ? 1 : kBlockTokens};
-    kernels.heads(task);
+    kernels.heads({probe.format, row.data(), nullptr, nullptr, cosines.data(), sines.data(), probe.heads,
+                   probe.kv_heads, dim, padded, 0.0F,
+                   queries.as<std::uint8_t>() + std::size_t(queried) * probe.heads * query,
+                   pool.as<std::uint8_t>() + table[position / kBlockTokens] * head_bytes * probe.kv_heads, slot,
+                   slot == 0 ? 1 : kBlockTokens});
   }
-  std::vector<float> out(std::size_t(probe.tokens) * probe.heads * dim);
+
+  AttentionTask task(int head, int row, float* out) const {
+    const int rows = std::min(kQueryRows, probe.tokens * group - row), dim = probe.head_dim;
+    const int oldest = std::max(0, first + row / group + 1 - probe.window);
+    const int last = first + (row + rows - 1) / group;
+    return {probe.format,
+            queries.as<std::uint8_t>() + head * group * query,
+            std::size_t(probe.heads) * query,
+            padded, group, row, rows, first, probe.window,
+            1.0F / __builtin_sqrtf(static_cast<float>(dim)),
+            pool.as<std::uint8_t>() + head * head_bytes,
+            head_bytes * probe.kv_heads,
+            table.data(),
+            oldest / kKeyGroup, last / kKeyGroup + 1, nullptr,
+            out + head * group * dim,
+            std::size_t(probe.heads) * dim,
+            dim, nullptr};
+  }
+};
+
+void attend_in_parts(const Kernels& kernels, const AttentionTask& whole) {
+  const std::size_t size = whole.rows * part_floats(whole.padded_dim);
+  std::vector<float> parts((whole.end_group - whole.first_group) * size);
+  AttentionTask piece = whole;
+  for (int group = whole.end_group - 1; group >= whole.first_group; --group) {  // in any order
+    piece.first_group = group;
+    piece.end_group = group + 1;
+    piece.parts = parts.data() + (group - whole.first_group) * size;
+    kernels.attend(piece);
+  }
+  kernels.merge(whole, parts.data());
+}
+
+}  // namespace
+
+std::vector<float> probe_attention(const Kernels& kernels, const AttentionProbe& probe) {
+  const Entered entered(kernels);
+  ProbedPool pool(probe);
+  for (int position = 0; position < probe.context; ++position) pool.write(kernels, position);
+  std::vector<float> out(std::size_t(probe.tokens) * probe.heads * probe.head_dim);
   for (int head = 0; head < probe.kv_heads; ++head) {
-    for (int row = 0; row < probe.tokens * group; row += kQueryRows) {
-      kernels.attend({queries.data() + head * group * padded, std::size_t(probe.heads) * padded, padded, group, row,
-                      std::min(kQueryRows, probe.tokens * group - row), first, probe.window,
-                      1.0F / __builtin_sqrtf(static_cast<float>(dim)),
-                      pool.as<std::uint8_t>() + head * head_bytes, block_bytes, table.data(),
-                      out.data() + head * group * dim, std::size_t(probe.heads) * dim, dim});
+    for (int row = 0; row < probe.tokens * pool.group; row += kQueryRows) {
+      const AttentionTask task = pool.task(head, row, out.data());
+      if (probe.in_parts) attend_in_parts(kernels, task);
+      else kernels.attend(task);
     }
   }
   return out;

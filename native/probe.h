@@ -19,9 +19,12 @@ struct AttentionProbe {
   const float* queries;  // [tokens, heads, head_dim] of the sequence's last `tokens` positions
   const float *keys, *values;  // [context, kv_heads, head_dim]
   int tokens, context, heads, kv_heads, head_dim, window;
+  KvFormat format;
+  bool in_parts;  // a task for every key group, merged afterwards
 };
 
-// [tokens, heads, head_dim]. Blocks are laid out in falling order in a pool full of NaN.
+// [tokens, heads, head_dim]. Blocks are laid out in falling order in a pool of bytes 0xff: NaN in
+// every format.
 std::vector<float> probe_attention(const Kernels&, const AttentionProbe&);
 
 }  // namespace salver

@@ -1,8 +1,10 @@
-// Exact u8 x s8 sums with AVX512-VNNI: one instruction adds four products to each of 16 channels.
+// Exact u8 x s8 sums with AVX512-VNNI: one instruction adds four products to each of 16 channels,
+// keys or dimensions.
 #pragma once
 
 #include <immintrin.h>
 
+#include "attention_part.h"
 #include "kernels.h"
 #include "vec.h"
 
@@ -49,6 +51,83 @@ void vnni_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::i
     const int count = rows - row < kVnniRows ? rows - row : kVnniRows;
     kByCount[count - 1](a + row * stride, stride, panel, k_tiles, sums + row * kPanel);
   }
+}
+
+template <int Rows>
+void vnni_score_rows(const std::uint8_t* digits, int padded, const std::uint8_t* keys, std::int32_t* scores) {
+  __m512i first[Rows], second[Rows];
+  for (int row = 0; row < Rows; ++row) first[row] = second[row] = _mm512_setzero_si512();
+  for (int i = 0; i < padded; i += 4, keys += 64) {
+    const __m512i left = _mm512_loadu_si512(keys);
+    const __m512i right = _mm512_loadu_si512(keys + padded * 16);
+#pragma GCC unroll 8
+    for (int row = 0; row < Rows; ++row) {
+      std::int32_t four;
+      __builtin_memcpy(&four, digits + row * padded + i, 4);
+      const __m512i bytes = _mm512_set1_epi32(four);
+      first[row] = _mm512_dpbusd_epi32(first[row], left, bytes);
+      second[row] = _mm512_dpbusd_epi32(second[row], right, bytes);
+    }
+  }
+  for (int row = 0; row < Rows; ++row) {
+    _mm512_storeu_si512(scores + row * kKeyGroup, first[row]);
+    _mm512_storeu_si512(scores + row * kKeyGroup + kLanes, second[row]);
+  }
+}
+
+// 64 dimensions from `values` on.
+template <int Rows>
+void vnni_mix_rows(const std::uint8_t* weights, const std::int8_t* const* values, int first_dim, int blocks, int padded,
+                   std::int32_t* mixed) {
+  __m512i sums[Rows][4];
+  for (int row = 0; row < Rows; ++row) {
+    for (int i = 0; i < 4; ++i) sums[row][i] = _mm512_setzero_si512();
+  }
+  for (int block = 0; block < blocks; ++block) {
+    const std::int8_t* tile = values[block] + first_dim * kBlockTokens;
+    for (int four = 0; four < kBlockTokens / 4; ++four, tile += 64) {
+      const std::uint8_t* weight = weights + 32 + block * 64 + four * 4;
+#pragma GCC unroll 8
+      for (int row = 0; row < Rows; ++row) {
+        std::int32_t bytes;
+        __builtin_memcpy(&bytes, weight + row * kWeightStride, 4);
+        const __m512i each = _mm512_set1_epi32(bytes);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          sums[row][i] = _mm512_dpbusd_epi32(sums[row][i], each, _mm512_loadu_si512(tile + i * 512));
+        }
+      }
+    }
+  }
+  for (int row = 0; row < Rows; ++row) {
+    for (int i = 0; i < 4; ++i) _mm512_storeu_si512(mixed + row * padded + first_dim + i * kLanes, sums[row][i]);
+  }
+}
+
+// Calls body.template operator()<Rows>(first) for runs of 6 and fewer of an even number of rows: the sums of six
+// rows, three queries, over 64 dimensions fill 24 registers.
+template <typename Body>
+SALVER_INLINE void in_digit_rows(int rows, const Body& body) {
+  int row = 0;
+  for (; row + 6 <= rows; row += 6) body.template operator()<6>(row);
+  if (rows - row == 4) body.template operator()<4>(row);
+  if (rows - row == 2) body.template operator()<2>(row);
+}
+
+void vnni_int8_block_scores(const std::uint8_t* digits, int padded, const std::uint8_t* keys, int rows,
+                            std::int32_t* scores) {
+  in_digit_rows(rows, [&]<int Rows>(int row) {
+    vnni_score_rows<Rows>(digits + row * padded, padded, keys, scores + row * kKeyGroup);
+  });
+}
+
+void vnni_int8_mix_group(const std::uint8_t* weights, const std::int8_t* const* values, int blocks, int padded,
+                         int rows, std::int32_t* mixed) {
+  in_digit_rows(rows, [&]<int Rows>(int row) {
+    for (int dim = 0; dim < padded; dim += 64) {
+      vnni_mix_rows<Rows>(weights + row * kWeightStride, values, dim, blocks, padded, mixed + row * padded);
+    }
+  });
 }
 
 }  // namespace

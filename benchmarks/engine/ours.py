@@ -18,7 +18,7 @@ def salver_contenders(digest: Digest) -> tuple[list[Contender], list[str]]:
     native = native_is_built()
     found = [
         Contender(
-            f"salver-{kind.replace('/', '-')}",
+            _name(kind),
             WEIGHTS[kind.precision],
             Path(sys.executable),
             "adapter_salver.py",
@@ -31,3 +31,9 @@ def salver_contenders(digest: Digest) -> tuple[list[Contender], list[str]]:
     ]
     missing = [] if native else ["salver-native was skipped: this build has no native core"]
     return found, missing
+
+
+def _name(kind: RunnerKind) -> str:
+    """The runner, and its KV cache where that is not what goes without saying."""
+    engine, precision, kv_cache = kind.split("/")
+    return f"salver-{engine}-{precision}" + ("-int8-kv" if kv_cache == "int8" else "")

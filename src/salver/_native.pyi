@@ -8,6 +8,9 @@ GATE_LANES: int
 PACKED_LAYOUT: int
 """Raised when the bytes of `Model.sections` change their meaning."""
 
+def kv_head_bytes(kv_cache: str, head_dim: int) -> int:
+    """Bytes of one layer's one KV head's part of a block."""
+
 def available_isas() -> list[str]:
     """Names of the kernel paths that run here, slowest first."""
 
@@ -29,8 +32,13 @@ def attention(
     keys: NDArray[np.float32],
     values: NDArray[np.float32],
     window: int,
+    kv_cache: str = "bf16",
+    in_parts: bool = False,
 ) -> NDArray[np.float32]:
-    """Of the context's last tokens: queries [tokens, heads, dim], keys [context, kv_heads, dim]."""
+    """Of the context's last tokens: queries [tokens, heads, dim], keys [context, kv_heads, dim].
+
+    `in_parts`: every group of keys by itself, merged afterwards, as threads that share a row do.
+    """
 
 def draw(
     isa: str,
@@ -61,6 +69,7 @@ class Model:
         blocks: int,
         step_tokens: int,
         precision: str,
+        kv_cache: str = "bf16",
         isa: str,
     ) -> None: ...
     def set_rotary(self, cosines: NDArray[np.float32], sines: NDArray[np.float32]) -> None: ...

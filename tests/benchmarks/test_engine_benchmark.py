@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 ENGINE = Path(__file__).resolve().parents[2] / "benchmarks" / "engine"
-MODULES = ("workload", "summary", "contender", "tournament", "report", "machine", "quiet")
+MODULES = (
+    "workload",
+    "summary",
+    "contender",
+    "tournament",
+    "report",
+    "machine",
+    "quiet",
+    "adapter_http",
+)
 
 ADAPTER = """
 import sys, time
@@ -163,3 +172,16 @@ def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
     of_ours = [run for run in runs if run["contender"] == "ours" and run["point"] == "decode_1"]
     assert [run["tokens"] for run in of_peer] == [run["tokens"] for run in of_ours]
     assert all(len(run["seconds"][0]) == 64 for run in of_peer)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40, 10_000])
+async def test_the_load_generator_counts_each_event_once(bench: ModuleType, size: int) -> None:
+    told: list[int] = []
+    stream = bench.adapter_http.Stream(b"", 3, lambda index, _: told.append(index))
+    event = b'2a\r\ndata: {"choices":[{"text":"data: x"}]}\n\n\r\n'
+    sent = b"HTTP/1.1 200 OK\r\n\r\n" + event * 5 + b"e\r\ndata: [DONE]\n\n"
+    for start in range(0, len(sent), size):
+        assert not stream.ended.done()
+        stream.data_received(sent[start : start + size])
+    assert told == [3] * 5
+    assert stream.ended.done()

@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salver.contract import TokenLogprobs
+from salver.contract import LatencyModel, StepShape, TokenLogprobs
 from salver.engine import ModelRunnerOutput, SchedulerOutput
 from salver.engine.calibration import calibrate
-from salver.engine.latency_model import LatencyModel, StepShape
+from salver.engine.latency_model import shape_of
 from salver.testing import ManualClock
 
 TRUTH = LatencyModel(base=4e-3, per_token=1e-4, per_attended=2e-8, per_logit_row=5e-5)
@@ -28,7 +28,7 @@ class TimedRunner:
             assert len(sequence.block_table) * self.block_size >= sequence.context_length
             self.longest_context = max(self.longest_context, sequence.context_length)
         self.largest_step = max(self.largest_step, plan.num_tokens)
-        self._clock.advance(TRUTH.predict(StepShape.of(plan)))
+        self._clock.advance(TRUTH.predict(shape_of(plan)))
         return ModelRunnerOutput({s.key: TokenLogprobs(0, 0.0) for s in plan.sequences})
 
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salver.contract import SamplingParams
+from salver.contract import LatencyModel, SamplingParams, StepShape
 from salver.engine import SampleSpec, ScheduledSequence, SchedulerOutput
-from salver.engine.latency_model import LatencyModel, StepShape
+from salver.engine.latency_model import fit, shape_of
 
 costs = st.floats(1e-6, 1e-2)
 models = st.builds(LatencyModel, costs, costs, costs, costs)
@@ -16,7 +16,7 @@ shapes = st.builds(StepShape, st.integers(1, 512), st.integers(1, 100_000), st.i
 def test_a_machine_that_is_the_model_is_predicted(
     truth: LatencyModel, seen: list[StepShape]
 ) -> None:
-    fitted = LatencyModel.fit([(shape, truth.predict(shape)) for shape in seen])
+    fitted = fit([(shape, truth.predict(shape)) for shape in seen])
     for shape in seen:
         assert fitted.predict(shape) == pytest.approx(truth.predict(shape), rel=1e-6)
     assert fitted.error < 1e-6
@@ -26,7 +26,7 @@ def test_a_machine_that_is_the_model_is_predicted(
 def test_no_cost_is_negative_whatever_was_measured(
     samples: list[tuple[StepShape, float]],
 ) -> None:
-    model = LatencyModel.fit(samples)
+    model = fit(samples)
     assert min(model.base, model.per_token, model.per_attended, model.per_logit_row) >= 0
 
 
@@ -37,7 +37,7 @@ def test_noise_of_a_tenth_moves_predictions_by_about_as_much(
     rng = np.random.default_rng(seed)
     grid = [StepShape(t, t * c, min(t, 64)) for t in (1, 8, 32, 128, 512) for c in (1, 64, 900)]
     noisy = [(s, truth.predict(s) * rng.uniform(0.9, 1.1)) for s in grid for _ in range(3)]
-    fitted = LatencyModel.fit(noisy)
+    fitted = fit(noisy)
     assert fitted.error < 0.1
     for shape in grid:
         assert fitted.predict(shape) == pytest.approx(truth.predict(shape), rel=0.2)
@@ -57,4 +57,4 @@ def test_the_shape_of_a_plan() -> None:
             ScheduledSequence("decode", 3, 4, first_position=99, block_table=[], sample=sample),
         ],
     )
-    assert StepShape.of(plan) == StepShape(tokens=4, attended=11 + 12 + 13 + 100, logit_rows=1)
+    assert shape_of(plan) == StepShape(tokens=4, attended=11 + 12 + 13 + 100, logit_rows=1)

@@ -6,7 +6,8 @@ that speak of every instant are checked, and at the end everything is run dry. T
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,11 +17,15 @@ from salver.contract import (
     Cause,
     Finish,
     GenerateRequest,
+    LatencyModel,
     Outcome,
     SamplingParams,
+    StepShape,
     TokenChunk,
 )
-from salver.engine import BlockPool, KVCacheManager, Limits, Scheduler, SchedulerOutput
+from salver.contract.latency import UNMEASURED
+from salver.engine import BlockPool, KVCacheManager, Limits, Request, Scheduler, SchedulerOutput
+from salver.engine.latency_model import shape_of
 from salver.errors import Refused, TooLarge
 from salver.flow import QueueBound
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
@@ -60,15 +65,21 @@ class Client:
 
 
 class Laws(RuleBasedStateMachine):
+    limits = LIMITS
+    latency = UNMEASURED
+
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
         self.runner = FakeRunner(num_blocks=26, block_size=BLOCK, vocab_size=61)
         self.pool = BlockPool(self.runner.num_blocks)
         self.kv = KVCacheManager(self.pool, BLOCK)
-        self.scheduler = Scheduler(self.kv, LIMITS, BOUND, frozenset({EOS}), LetterDecoder)
+        self.scheduler = Scheduler(
+            self.kv, self.limits, BOUND, frozenset({EOS}), LetterDecoder, self.latency
+        )
         self.clients: dict[tuple[str, int], Client] = {}
         self.num_arrivals = 0
+        self.one_behind: set[str] = set()  # running requests, as the latest step found them
 
     # -- what can happen -------------------------------------------------------------------------
 
@@ -152,12 +163,23 @@ class Laws(RuleBasedStateMachine):
     def step(self) -> None:
         now = self.clock.now()
         preemptions = self.scheduler.num_preemptions
+        self.one_behind = {r.key for r in self.scheduler._running if r.num_missing_tokens == 1}
         plan = self.scheduler.schedule(now)
         self.check_no_dead_work(plan, now)
-        self.check_work_conservation(plan, preempted=self.scheduler.num_preemptions > preemptions)
-        for chunk in self.scheduler.update(plan, self.runner.execute(plan), now):
+        self.check_work_conservation(
+            plan, now, preempted=self.scheduler.num_preemptions > preemptions
+        )
+        self.check_pace(plan, now)
+        output = self.runner.execute(plan)
+        self.take_time(plan)
+        for chunk in self.scheduler.update(plan, output, self.clock.now()):
             self.receive(chunk)
         self.check_dead_hold_nothing(now)
+
+    def take_time(self, plan: SchedulerOutput) -> None:
+        """A step is as long as it is predicted to be."""
+        if plan.sequences:
+            self.clock.advance(self.scheduler.telemetry.model.predict(shape_of(plan)))
 
     @rule()
     def several_steps(self) -> None:
@@ -224,8 +246,14 @@ class Laws(RuleBasedStateMachine):
             assert client.finish is None
             assert not client.gone
 
-    def check_work_conservation(self, plan: SchedulerOutput, *, preempted: bool) -> None:
-        """Law 4: no empty step, and nothing left out that had budget, a place and blocks."""
+    def check_work_conservation(
+        self, plan: SchedulerOutput, now: float, *, preempted: bool
+    ) -> None:
+        """Law 4: no empty step, and nothing left out that had budget, a place and blocks.
+
+        Budget is room in the batch, and for a prompt beyond its first block also time: the step
+        with one token more would make a decoding request late.
+        """
         if self.scheduler.num_in_flight:
             assert plan.num_tokens > 0
         left = LIMITS.max_batch_tokens - plan.num_tokens
@@ -233,10 +261,50 @@ class Laws(RuleBasedStateMachine):
             return
         planned = {sequence.key: sequence for sequence in plan.sequences}
         for request in self.scheduler._running:
-            assert planned[request.key].sample is not None, "left behind with budget to spare"
+            if request.key in planned and planned[request.key].sample is not None:
+                continue
+            assert self.would_be_late(plan, request, now), "left behind with budget to spare"
         if len(self.scheduler._running) < LIMITS.max_running:
             ready = [r for r in self.scheduler._waiting if not self.scheduler._waits_for_leader(r)]
-            assert not ready or not self.kv.attach(ready[0], left)
+            if ready and not self.would_be_late(plan, ready[0], now):
+                assert not self.kv.attach(ready[0], left)
+
+    def would_be_late(self, plan: SchedulerOutput, request: Request, now: float) -> bool:
+        """Whether one more token of a prompt is more than the running decodes have time for."""
+        if request.key in self.one_behind:
+            return False
+        planned = [each.context_length for each in plan.sequences if each.key == request.key]
+        running = request in self.scheduler._running
+        had = request.num_computed_tokens if running else self.kv.num_cached_tokens(request)
+        first = planned[0] if planned else had
+        more = StepShape.of_tokens(first, 1, int(first + 1 == request.num_tokens))
+        predicted = self.scheduler.telemetry.model.predict(shape_of(plan) + more)
+        return self.prompt_tokens(plan) >= BLOCK and predicted > self.slack(plan, now) - 1e-9
+
+    def check_pace(self, plan: SchedulerOutput, now: float) -> None:
+        """A step with more than a block of prompt makes no decoding request late."""
+        if self.prompt_tokens(plan) > BLOCK:
+            predicted = self.scheduler.telemetry.model.predict(shape_of(plan))
+            assert predicted <= self.slack(plan, now) + 1e-9
+
+    def prompt_tokens(self, plan: SchedulerOutput) -> int:
+        return plan.num_tokens - len(self.decodes(plan))
+
+    def decodes(self, plan: SchedulerOutput) -> list[Request]:
+        planned = self.one_behind & {sequence.key for sequence in plan.sequences}
+        return [request for request in self.scheduler._running if request.key in planned]
+
+    def slack(self, plan: SchedulerOutput, now: float) -> float:
+        """Seconds until the first decoding request breaks its promise."""
+        tpot = self.limits.tpot_seconds
+        if tpot is None:
+            return inf
+        dues = [
+            request.first_token_at + len(request.output) * tpot
+            for request in self.decodes(plan)
+            if request.first_token_at is not None
+        ]
+        return min(dues, default=inf) - now
 
     def check_output(self, client: Client) -> None:
         """Law 3: batching, chunking, sharing and preemption never change a token."""
@@ -268,5 +336,14 @@ class Laws(RuleBasedStateMachine):
         assert all(client.finish is not None for client in self.clients.values())
 
 
+class PacedLaws(Laws):
+    """The same, where a step's length is known and running requests were promised a pace."""
+
+    limits = replace(LIMITS, tpot_seconds=0.06)
+    latency = LatencyModel(base=0.01, per_token=0.005, per_attended=1e-4, per_logit_row=0.001)
+
+
 TestLaws = Laws.TestCase
 TestLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestPacedLaws = PacedLaws.TestCase
+TestPacedLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

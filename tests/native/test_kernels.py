@@ -10,6 +10,7 @@ native = pytest.importorskip("salver._native")
 
 Floats = NDArray[np.float32]
 ISAS = native.available_isas()
+KV_CACHES = ["bf16", "int8"]
 SEEDS = st.integers(0, 2**32 - 1)
 
 pytestmark = pytest.mark.parametrize("isa", ISAS)
@@ -27,6 +28,11 @@ def int8_channels(weights: Floats) -> NDArray[np.float64]:
     )  # in float32, where halves fall the same way
     kept: NDArray[np.float64] = levels.astype(np.float64) * most / 127
     return kept
+
+
+def int8_heads(x: Floats) -> NDArray[np.float64]:
+    """What int8 with one scale per token and head keeps of `x` [tokens, heads, head_dim]."""
+    return int8_channels(x.reshape(-1, x.shape[2])).reshape(x.shape)
 
 
 def bf16(x: Floats) -> NDArray[np.float64]:
@@ -126,18 +132,105 @@ def test_norm(isa: str, size: int, scale: float, seed: int) -> None:
     heads=st.sampled_from([(1, 1), (4, 4), (6, 2), (7, 1), (20, 1)]),
     dim=st.sampled_from([2, 8, 10, 64, 80, 128]),
     window=st.sampled_from([1, 7, 40, 2**30]),
+    in_parts=st.booleans(),
     seed=SEEDS,
 )
 @settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("kv_cache", KV_CACHES)
 def test_attention(
-    isa: str, tokens: int, past: int, heads: tuple[int, int], dim: int, window: int, seed: int
+    isa: str,
+    kv_cache: str,
+    tokens: int,
+    past: int,
+    heads: tuple[int, int],
+    dim: int,
+    window: int,
+    in_parts: bool,
+    seed: int,
 ) -> None:
+    """Against attention over what each format keeps of keys and values."""
     context = past + tokens
     queries = 2 * draw(seed, tokens, heads[0], dim)
     keys, values = draw(seed + 1, context, heads[1], dim), draw(seed + 2, context, heads[1], dim)
-    found = native.attention(isa, queries, keys, values, window)
-    expected = attention(bf16(queries), bf16(keys), bf16(values), window)
-    np.testing.assert_allclose(found, expected, atol=0.01)  # weights are bf16: 2^-9 of a value
+    found = native.attention(isa, queries, keys, values, window, kv_cache, in_parts)
+    if kv_cache == "bf16":
+        expected = attention(bf16(queries), bf16(keys), bf16(values), window)
+        tolerance = 0.01  # weights are bf16: 2^-9 of a value
+    else:
+        expected = attention(
+            queries.astype(np.float64), int8_heads(keys), int8_heads(values), window
+        )
+        tolerance = 5e-4  # queries and weights have 15 and 16 bits
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
+@given(
+    past=st.integers(0, 400),
+    heads=st.sampled_from([(4, 4), (6, 2), (7, 1)]),
+    tokens=st.integers(1, 20),
+    window=st.sampled_from([40, 150, 2**30]),
+    seed=SEEDS,
+)
+@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("kv_cache", KV_CACHES)
+def test_parts_of_attention_merge_to_the_same_bits(
+    isa: str,
+    kv_cache: str,
+    past: int,
+    heads: tuple[int, int],
+    tokens: int,
+    window: int,
+    seed: int,
+) -> None:
+    context = past + tokens
+    queries = draw(seed, tokens, heads[0], 32)
+    keys, values = draw(seed + 1, context, heads[1], 32), draw(seed + 2, context, heads[1], 32)
+    found = [
+        native.attention(isa, queries, keys, values, window, kv_cache, in_parts)
+        for in_parts in (False, True)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("kv_cache", "of"),
+    [
+        ("bf16", "queries"),
+        ("bf16", "keys"),
+        ("int8", "queries"),
+        ("int8", "keys"),
+        ("int8", "values"),
+    ],
+)
+def test_what_is_not_finite_spoils_those_who_see_it_alone(
+    isa: str, kv_cache: str, of: str, wrong: float
+) -> None:
+    """In int8 all of them, since a scale is NaN; in bf16 an infinite score may have no weight."""
+    queries, keys, values = draw(1, 40, 6, 32), draw(2, 200, 2, 32), draw(3, 200, 2, 32)
+    clean = native.attention(isa, queries, keys, values, 25, kv_cache)
+    where = (5 if of == "queries" else 170), 1, 3
+    {"queries": queries, "keys": keys, "values": values}[of][where] = wrong
+    found = native.attention(isa, queries, keys, values, 25, kv_cache)
+    seen = np.zeros((40, 6), bool)
+    if of == "queries":
+        seen[5, 1] = True
+    else:
+        seen[10:35, 3:] = True  # tokens 170 to 194, the second KV head's group
+    spoilt = ~np.isfinite(found).all(axis=2)
+    if kv_cache == "int8" or np.isnan(wrong):
+        np.testing.assert_array_equal(spoilt, seen)
+    assert not (spoilt & ~seen).any()
+    np.testing.assert_array_equal(found[~seen], clean[~seen])
+
+
+@pytest.mark.parametrize("of", ["queries", "keys", "values"])
+def test_heads_of_zeros_and_of_extremes_stay_finite_in_int8(isa: str, of: str) -> None:
+    x = {name: draw(i, 140, 1, 16) for i, name in enumerate(("queries", "keys", "values"))}
+    x[of][:70] = 0
+    x[of][70:] *= np.float32(1e18)
+    found = native.attention(isa, x["queries"], x["keys"], x["values"], 2**30, "int8")
+    assert np.isfinite(found).all()
 
 
 @given(
@@ -148,17 +241,24 @@ def test_attention(
     seed=SEEDS,
 )
 @settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("kv_cache", KV_CACHES)
 def test_a_row_of_attention_does_not_know_its_neighbours(
-    isa: str, tokens: int, past: int, heads: tuple[int, int], window: int, seed: int
+    isa: str,
+    kv_cache: str,
+    tokens: int,
+    past: int,
+    heads: tuple[int, int],
+    window: int,
+    seed: int,
 ) -> None:
     """Windows longer than a group of keys: where a group begins must not depend on the tile."""
     context, cut = past + tokens, seed % (tokens - 1) + 1
     queries = draw(seed, tokens, heads[0], 32)
     keys, values = draw(seed + 1, context, heads[1], 32), draw(seed + 2, context, heads[1], 32)
-    whole = native.attention(isa, queries, keys, values, window)
+    whole = native.attention(isa, queries, keys, values, window, kv_cache)
     seen = context - tokens + cut
-    first = native.attention(isa, queries[:cut], keys[:seen], values[:seen], window)
-    rest = native.attention(isa, queries[cut:], keys, values, window)
+    first = native.attention(isa, queries[:cut], keys[:seen], values[:seen], window, kv_cache)
+    rest = native.attention(isa, queries[cut:], keys, values, window, kv_cache)
     np.testing.assert_array_equal(whole, np.concatenate((first, rest)))
 
 

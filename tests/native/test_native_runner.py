@@ -29,18 +29,22 @@ native_runner = pytest.importorskip("salver.engine.runners.native_runner")
 Floats = NDArray[np.float32]
 ISAS = native.available_isas()
 PRECISIONS = ["w8a16", "w8a8", "bf16"]
-PATHS = [*itertools.product(ISAS, PRECISIONS)]
+KV_CACHES = ["bf16", "int8"]
+PATHS = [*itertools.product(ISAS, PRECISIONS, KV_CACHES)]
 HEADS = [(4, 4), (4, 2), (6, 2), (7, 1), (20, 1), (3, 3)]
 BLOCKS = 16
 
 
-def make(checkpoint: Checkpoint, isa: str, precision: str, threads: int = 1) -> "NativeRunner":
+def make(
+    checkpoint: Checkpoint, isa: str, precision: str, kv_cache: str = "bf16", threads: int = 1
+) -> "NativeRunner":
     """A runner whose pool is full of NaN: what a sequence must never see."""
     runner: NativeRunner = native_runner.NativeRunner(
         checkpoint,
         num_blocks=BLOCKS,
         max_batch_tokens=512,
         precision=precision,
+        kv_cache=kv_cache,
         threads=threads,
         isa=isa,
     )
@@ -63,7 +67,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     )
 
 
-@pytest.mark.parametrize(("isa", "precision"), PATHS)
+@pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
 @given(
     config=configs(),
     lengths=st.lists(st.integers(1, 140), min_size=1, max_size=3),
@@ -71,16 +75,21 @@ def configs(draw: st.DrawFn) -> ModelConfig:
 )
 @settings(max_examples=8, deadline=None)
 def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
-    isa: str, precision: str, config: ModelConfig, lengths: list[int], chance: random.Random
+    isa: str,
+    precision: str,
+    kv_cache: str,
+    config: ModelConfig,
+    lengths: list[int],
+    chance: random.Random,
 ) -> None:
     checkpoint = TinyCheckpoint(config, seed=chance.randrange(1000))
     prompts = [[chance.randrange(config.vocab_size) for _ in range(n)] for n in lengths]
     ids = chance.sample(range(BLOCKS), k=BLOCKS)
     tables = [[ids.pop() for _ in range(-(-length // 32))] for length in lengths]
-    together = make(checkpoint, isa, precision, threads=chance.randint(2, 3))
+    together = make(checkpoint, isa, precision, kv_cache, threads=chance.randint(2, 3))
     found = in_random_company(together, prompts, tables, chance)
     for prompt, hidden in zip(prompts, found, strict=True):
-        alone = make(checkpoint, isa, precision)
+        alone = make(checkpoint, isa, precision, kv_cache)
         expected = alone.forward(lay_out([Piece("alone", prompt, 0, range(BLOCKS))]))
         np.testing.assert_array_equal(hidden, expected)
         logits = alone.logits(range(len(prompt)))
@@ -117,26 +126,26 @@ def random_steps(
         yield pieces
 
 
-@pytest.mark.parametrize(("isa", "precision"), PATHS)
-def test_a_prefix_hit_changes_no_bit(isa: str, precision: str) -> None:
+@pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
+def test_a_prefix_hit_changes_no_bit(isa: str, precision: str, kv_cache: str) -> None:
     """The reader finds its first block written by another sequence, in the same step."""
     checkpoint = TinyCheckpoint(tiny_config(num_heads=6, num_kv_heads=2))
     rng = np.random.default_rng(3)
     head, first, second = (rng.integers(0, 61, size).tolist() for size in (64, 50, 77))
-    alone = make(checkpoint, isa, precision)
+    alone = make(checkpoint, isa, precision, kv_cache)
     expected = alone.forward(lay_out([Piece("alone", head + second, 0, range(BLOCKS))]))
-    runner = make(checkpoint, isa, precision, threads=2)
+    runner = make(checkpoint, isa, precision, kv_cache, threads=2)
     writer = Piece("writer", head + first, 0, [9, 4, 1, 0])
     reader = Piece("reader", second, 64, [9, 4, 2, 3, 5])
     found = runner.forward(lay_out([writer, reader]))[-77:]
     np.testing.assert_array_equal(found, expected[-77:])
 
 
-@pytest.mark.parametrize(("isa", "precision"), PATHS)
+@pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
 @given(config=configs(), length=st.integers(1, 150))
 @settings(max_examples=6, deadline=None)
 def test_logits_are_near_the_reference(
-    isa: str, precision: str, config: ModelConfig, length: int
+    isa: str, precision: str, kv_cache: str, config: ModelConfig, length: int
 ) -> None:
     """Held to what each precision rounds; exactness is held kernel by kernel."""
     checkpoint = TinyCheckpoint(config)
@@ -145,17 +154,17 @@ def test_logits_are_near_the_reference(
     reference = NumpyRunner(checkpoint, num_blocks=64)
     expected = reference.logits(reference.forward(plan))
     plan = lay_out([Piece("a", plan.token_ids, 0, range(BLOCKS))])
-    runner = make(checkpoint, isa, precision)
+    runner = make(checkpoint, isa, precision, kv_cache)
     runner.forward(plan)
     found = runner.logits(range(length))
     error = np.sqrt(np.square(found - expected).mean()) / expected.std()
     assert error < {"bf16": 0.1, "w8a16": 0.15, "w8a8": 0.2}[precision]
 
 
-@pytest.mark.parametrize(("isa", "precision"), PATHS)
-def test_the_greedy_token_is_the_largest_logit(isa: str, precision: str) -> None:
+@pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
+def test_the_greedy_token_is_the_largest_logit(isa: str, precision: str, kv_cache: str) -> None:
     checkpoint = TinyCheckpoint(tiny_config(vocab_size=600))
-    runner = make(checkpoint, isa, precision, threads=2)
+    runner = make(checkpoint, isa, precision, kv_cache, threads=2)
     rng = np.random.default_rng(5)
     greedy = SampleSpec(SamplingParams(max_tokens=1, temperature=0), 0, [], [])
     biased = SampleSpec(SamplingParams(1, temperature=0, logit_bias={77: 1e4}), 0, [], [])

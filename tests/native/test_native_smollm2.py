@@ -25,25 +25,27 @@ LENGTHS = [130, 9, 33]
 CHUNKS = [(1, 0, 20), (0, 5, 0), (100, 1, 1), (0, 1, 12), (29, 2, 0)]  # tokens of each per step
 
 
-def open_runner(path: Path, precision: str, threads: int) -> Any:
+def open_runner(path: Path, precision: str, kv_cache: str, threads: int) -> Any:
     return native_runner.NativeRunner(
         open_checkpoint(path),
         num_blocks=20 * TABLE,
         max_batch_tokens=4096,
         precision=precision,
+        kv_cache=kv_cache,
         threads=threads,
     )
 
 
 @pytest.mark.parametrize(
-    ("precision", "widest_gap", "least_equal"), [("bf16", 0.1, 14), ("w8a16", 0.3, 6)]
+    ("precision", "kv_cache", "widest_gap", "least_equal"),
+    [("bf16", "bf16", 0.1, 14), ("w8a16", "bf16", 0.3, 6), ("w8a16", "int8", 0.5, 6)],
 )
 def test_tokens_differ_only_where_the_reference_was_undecided(
-    smollm2_path: Path, precision: str, widest_gap: float, least_equal: int
+    smollm2_path: Path, precision: str, kv_cache: str, widest_gap: float, least_equal: int
 ) -> None:
     """A token may differ where the reference's two largest logits are as near as rounding goes."""
     cases = json.loads(GOLDEN.read_text())["cases"]
-    runner = open_runner(smollm2_path, precision, os.cpu_count() or 1)
+    runner = open_runner(smollm2_path, precision, kv_cache, os.cpu_count() or 1)
     outputs: list[list[int]] = [[] for _ in cases]
     for _ in cases[0]["output"]:
         pieces = [next_piece(i, case["prompt"], outputs[i]) for i, case in enumerate(cases)]
@@ -61,7 +63,9 @@ def test_tokens_differ_only_where_the_reference_was_undecided(
         )
         for case, output in zip(cases, outputs, strict=True)
     ]
-    print(f"{precision}: {gaps.count(None)} of {len(gaps)} equal; gaps of the others: {gaps}")
+    print(
+        f"{precision}, {kv_cache} KV: {gaps.count(None)} of {len(gaps)} equal; gaps of the others: {gaps}"
+    )
     assert gaps.count(None) >= least_equal
     assert max(gap for gap in gaps if gap is not None) < widest_gap
 
@@ -74,9 +78,14 @@ def next_piece(index: int, prompt: list[int], output: list[int]) -> Piece:
     return Piece(str(index), output[-1:], len(prompt) + len(output) - 1, table, spec)
 
 
+@pytest.mark.parametrize("kv_cache", ["bf16", "int8"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_bits_do_not_depend_on_batch_chunks_or_threads(smollm2_path: Path, precision: str) -> None:
-    alone, together = (open_runner(smollm2_path, precision, threads) for threads in (1, 3))
+def test_bits_do_not_depend_on_batch_chunks_or_threads(
+    smollm2_path: Path, precision: str, kv_cache: str
+) -> None:
+    alone, together = (
+        open_runner(smollm2_path, precision, kv_cache, threads) for threads in (1, 3)
+    )
     rng = np.random.default_rng(2)
     prompts = [rng.integers(0, 49152, length).tolist() for length in LENGTHS]
     whole = [alone.forward(lay_out([Piece("alone", prompt, 0, range(8))])) for prompt in prompts]

@@ -53,6 +53,9 @@ def test_the_levels_are_read_at_each_scrape() -> None:
         preemptions=5,
         prefix_cache_queries=100,
         prefix_cache_hits=40,
+        step_seconds=2.0,
+        predicted_step_seconds=1.5,
+        step_error_seconds=0.75,
     )
     told = scrape(exporter(load, ready=False))
     assert told[key("vllm:num_requests_waiting", **VLLM)] == 2
@@ -61,6 +64,9 @@ def test_the_levels_are_read_at_each_scrape() -> None:
     assert told[key("vllm:num_preemptions_total", **VLLM)] == 5
     assert told[key("vllm:prefix_cache_queries_total", **VLLM)] == 100
     assert told[key("vllm:prefix_cache_hits_total", **VLLM)] == 40
+    assert told[key("salver_engine_step_seconds_total", **OWN)] == 2.0
+    assert told[key("salver_engine_predicted_step_seconds_total", **OWN)] == 1.5
+    assert told[key("salver_engine_step_error_seconds_total", **OWN)] == 0.75
     assert told[key("salver_ready", **OWN)] == 0
     assert told[key("salver_worker_restarts_total", **OWN)] == 3
     assert told[key("salver_info", **OWN, mode="development", version="0.1.0")] == 1

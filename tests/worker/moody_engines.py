@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 from salver.clock import MonotonicClock
-from salver.engine import EngineCore, Limits, ModelRunnerOutput, SchedulerOutput
+from salver.engine import EngineCore, ModelRunnerOutput, SchedulerOutput
 from salver.errors import IntegrityError
-from salver.flow import QueueBound
 from salver.testing import FakeRunner, LetterDecoder
 from salver.worker import ModelFacts, WorkerSpec
 
@@ -74,8 +73,8 @@ def _engine(spec: WorkerSpec, step_seconds: float) -> tuple[EngineCore, ModelFac
     core = EngineCore.build(
         MoodyRunner(step_seconds, BLOCK_SIZE),
         MonotonicClock(),
-        Limits(spec.max_running, spec.max_batch_tokens, spec.max_context_tokens),
-        QueueBound(spec.max_queued_requests, spec.max_queued_tokens),
+        spec.limits(),
+        spec.queue_bound(),
         frozenset(),
         LetterDecoder,
     )

@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": "Check a contract and serve it.",
     "check": "Check a contract: every fault, what is enforced, and whether it fits this machine.",
     "pull": "Fetch an artifact into the store, verify it, and print its digest line for a contract.",
+    "store": "Show the artifacts in the store and the packed weights kept beside them.",
     "schema": "Print the JSON Schema of a contract, for editors.",
     "explain": "Explain a rule or a part of a contract; without TOPIC, list all rules.",
     "keys": "Create, list and revoke API keys.",

@@ -67,8 +67,7 @@ def assume_contract(model: Path, store: ArtifactStore) -> str:
 
 
 def _runtime(kind: RunnerKind) -> dict[str, str]:
-    engine, _, quantization = kind.partition("/")
-    kv_cache = "bf16" if kind.is_native else "f32"
+    engine, quantization, kv_cache = kind.split("/")
     return {"engine": engine, "quantization": quantization, "kv_cache": kv_cache}
 
 

@@ -63,7 +63,7 @@ def prove_fit(release: Release, config: ModelConfig | None, machine: Machine) ->
 
 def runner_kind(runtime: Runtime) -> RunnerKind:
     """The runner that a runtime, found available, asks for."""
-    return RunnerKind(f"{runtime.engine}/{runtime.quantization}")
+    return RunnerKind(f"{runtime.engine}/{runtime.quantization}/{runtime.kv_cache}")
 
 
 def default_kind() -> RunnerKind:

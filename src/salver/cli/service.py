@@ -93,7 +93,7 @@ class Service:
 
     def _worker_spec(self) -> WorkerSpec:
         release, admission = self._deployment.release, self._deployment.admission
-        envelope = release.envelope
+        envelope, slo = release.envelope, self._deployment.slo
         return WorkerSpec(
             name=self._deployment.name,
             store=str(self._store),
@@ -105,6 +105,7 @@ class Service:
             max_batch_tokens=envelope.max_batch_tokens,
             max_queued_requests=admission.max_queued_requests,
             max_queued_tokens=admission.max_queued_tokens,
+            tpot_seconds=slo.tpot_p95 if slo else None,
             runner=runner_kind(release.runtime),
             isa=self._isa,
         )

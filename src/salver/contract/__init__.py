@@ -15,6 +15,7 @@ from salver.contract.generate import (
     TokenChunk,
     TokenLogprobs,
 )
+from salver.contract.latency import LatencyModel, StepShape
 from salver.contract.loading import load_deployment
 from salver.contract.policy import (
     Admission,
@@ -50,6 +51,7 @@ __all__ = [
     "Gate",
     "GenerateRequest",
     "KvCache",
+    "LatencyModel",
     "LoadSnapshot",
     "OnInconclusive",
     "Outcome",
@@ -62,6 +64,7 @@ __all__ = [
     "SamplingParams",
     "Shadow",
     "Slo",
+    "StepShape",
     "Telemetry",
     "Tenant",
     "Timings",

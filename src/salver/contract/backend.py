@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from salver.contract.generate import GenerateRequest, TokenChunk
+from salver.contract.latency import LatencyModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,10 @@ class LoadSnapshot:
     preemptions: int = 0
     prefix_cache_queries: int = 0  # tokens looked up
     prefix_cache_hits: int = 0  # tokens found
+    step_seconds: float = 0.0  # what all steps took
+    predicted_step_seconds: float = 0.0  # what they were predicted to take
+    step_error_seconds: float = 0.0  # the absolute differences, summed
+    latency: LatencyModel | None = None  # None: not measured
 
     @property
     def kv_usage(self) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 from salver.contract.deployment import Deployment
 from salver.contract.faults import Fault
 from salver.contract.policy import Overload
-from salver.contract.release import Engine, KvCache, Quantization
+from salver.contract.release import Engine, Quantization
 from salver.contract.section import Section
 
 ENFORCED = {
@@ -32,6 +32,7 @@ ENFORCED = {
     "release.envelope.max_output_tokens": "a request that asks for more is refused",
     "release.envelope.max_running": "bounds the sequences in a batch",
     "release.envelope.max_batch_tokens": "bounds the tokens of a step",
+    "slo.tpot_p95": "bounds the prompt tokens of a step while others wait for their next token",
     "admission.max_queued_requests": "a request beyond it is refused",
     "admission.max_queued_tokens": "a request beyond it is refused",
     "admission.default_timeout": "the deadline of a request that brings none",
@@ -41,7 +42,9 @@ ENFORCED = {
 """Field path -> how it is kept."""
 
 NOT_YET = {
-    "slo": "Nothing is measured against it yet; predicting it needs a latency model.",
+    "slo.ttft_p95": "No first token is held against it; deadlines are.",
+    "slo.e2e_p99": "No answer is held against it; deadlines are.",
+    "slo.availability": "Nothing is measured against it yet.",
     "admission.overload": "A full queue refuses new requests, whatever their class.",
     "tenants": "Every caller is served as one tenant, without weights, quotas or classes.",
     "probes.golden": "Probes check that the worker answers, not what it answers.",
@@ -112,9 +115,6 @@ def unavailable(deployment: Deployment, *, native_core: bool) -> tuple[Fault, ..
     if runtime.quantization not in _NATIVE_QUANTIZATIONS:
         fix = f"this version's native core has {', '.join(_NATIVE_QUANTIZATIONS)}"
         faults.append(_missing("quantization", runtime.quantization, fix))
-    if runtime.kv_cache is not KvCache.BF16:
-        fix = "this version's native core has `kv_cache: bf16`"
-        faults.append(_missing("kv_cache", runtime.kv_cache, fix))
     return tuple(faults)
 
 

@@ -7,8 +7,8 @@ What they leave in the pool is never read: no block table covers a position befo
 from collections.abc import Iterator
 
 from salver.clock import Clock
-from salver.contract import SamplingParams
-from salver.engine.latency_model import LatencyModel, StepShape
+from salver.contract import LatencyModel, SamplingParams
+from salver.engine.latency_model import Measured, fit, shape_of
 from salver.engine.plan import ModelRunner, SampleSpec, ScheduledSequence, SchedulerOutput
 
 # (sequences, tokens each, context before them): decodes alone and together, prompts, long contexts.
@@ -40,13 +40,13 @@ def calibrate(
     A shape is measured twice and the faster step counts: what disturbs one only ever makes it
     slower. However small the budget, there are as many shapes as the model has costs.
     """
-    samples: list[tuple[StepShape, float]] = []
+    samples: list[Measured] = []
     started = clock.now()
     for plan in _plans(runner, max_batch_tokens, max_context_tokens):
-        samples.append((StepShape.of(plan), min(_timed(runner, clock, plan) for _ in range(2))))
+        samples.append((shape_of(plan), min(_timed(runner, clock, plan) for _ in range(2))))
         if len(samples) >= MIN_SHAPES and clock.now() - started >= budget_seconds:
             break
-    return LatencyModel.fit(samples)
+    return fit(samples)
 
 
 def _timed(runner: ModelRunner, clock: Clock, plan: SchedulerOutput) -> float:

@@ -1,9 +1,11 @@
 """The engine: a scheduler and a runner, one step at a time."""
 
 from salver.clock import Clock
-from salver.contract import GenerateRequest, LoadSnapshot, TokenChunk
+from salver.contract import GenerateRequest, LatencyModel, LoadSnapshot, TokenChunk
+from salver.contract.latency import UNMEASURED
 from salver.engine.block_pool import BlockPool
 from salver.engine.kv_cache import KVCacheManager
+from salver.engine.latency_model import shape_of
 from salver.engine.output_text import DecoderFactory
 from salver.engine.plan import ModelRunner
 from salver.engine.scheduler import Limits, Scheduler
@@ -14,7 +16,8 @@ class EngineCore:
     """Plain Python without I/O: whoever owns it hands in the clock and takes the chunks away.
 
     The scheduler is told the time twice a step: before it decides, and again when the runner is
-    done, so that a first token is dated by when it existed.
+    done, so that a first token is dated by when it existed. The time between is what the step took,
+    and refines the scheduler's latency model.
     """
 
     def __init__(self, scheduler: Scheduler, runner: ModelRunner, clock: Clock) -> None:
@@ -31,10 +34,12 @@ class EngineCore:
         queue: QueueBound,
         eos_token_ids: frozenset[int],
         new_decoder: DecoderFactory,
+        latency: LatencyModel = UNMEASURED,
     ) -> "EngineCore":
         """Put a scheduler in front of a runner, over the runner's own KV pool."""
         kv = KVCacheManager(BlockPool(runner.num_blocks), runner.block_size)
-        return cls(Scheduler(kv, limits, queue, eos_token_ids, new_decoder), runner, clock)
+        scheduler = Scheduler(kv, limits, queue, eos_token_ids, new_decoder, latency)
+        return cls(scheduler, runner, clock)
 
     def add(self, request: GenerateRequest) -> None:
         """Accept a request. Raises `Refused` or `TooLarge`, see `Scheduler.add`."""
@@ -46,9 +51,13 @@ class EngineCore:
 
     def step(self) -> list[TokenChunk]:
         """One step: what it produced, ends included."""
-        plan = self.scheduler.schedule(self._clock.now())
+        started = self._clock.now()
+        plan = self.scheduler.schedule(started)
         output = self.runner.execute(plan)
-        return self.scheduler.update(plan, output, self._clock.now())
+        ended = self._clock.now()
+        if plan.sequences:
+            self.scheduler.telemetry.observe(shape_of(plan), ended - started)
+        return self.scheduler.update(plan, output, ended)
 
     @property
     def has_work(self) -> bool:

@@ -46,6 +46,11 @@ class KVCacheManager:
         """The live table; a view that later steps extend."""
         return self._entries[request.key].table
 
+    def num_cached_tokens(self, request: Request) -> int:
+        """The prefix hit that a waiting request would get now."""
+        entry = self._entries.setdefault(request.key, _Entry())
+        return len(self._prefix_hit(request, entry)) * self.block_size
+
     def attach(self, request: Request, num_tokens: int) -> bool:
         """Give a waiting request its prefix hit, and room to compute `num_tokens` beyond it.
 

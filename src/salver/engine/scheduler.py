@@ -22,27 +22,32 @@ from salver.contract import (
     Finish,
     FinishReason,
     GenerateRequest,
+    LatencyModel,
     LoadSnapshot,
     Outcome,
     Timings,
     TokenChunk,
     TokenLogprobs,
 )
+from salver.contract.latency import UNMEASURED
 from salver.engine.kv_cache import KVCacheManager
 from salver.engine.output_text import DecoderFactory, OutputText
 from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
 from salver.engine.request import Request
+from salver.engine.step_budget import StepBudget
+from salver.engine.step_telemetry import StepTelemetry
 from salver.errors import BackendError, Refused, TooLarge
 from salver.flow import QueueBound, passed
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one step, and one request, may use. From the contract's envelope."""
+    """What one step, and one request, may use. From the contract's envelope and its SLO."""
 
     max_running: int
     max_batch_tokens: int
     max_context_tokens: int
+    tpot_seconds: float | None = None  # what a running request may take per token
 
 
 class Scheduler:
@@ -54,6 +59,7 @@ class Scheduler:
         queue: the bound of what may wait.
         eos_token_ids: tokens that end a sequence unless it ignores them.
         new_decoder: makes the detokenizer of one sequence.
+        latency: what steps are predicted with, until `telemetry` knows better.
     """
 
     def __init__(
@@ -63,10 +69,12 @@ class Scheduler:
         queue: QueueBound,
         eos_token_ids: frozenset[int],
         new_decoder: DecoderFactory,
+        latency: LatencyModel = UNMEASURED,
     ) -> None:
         self.kv = kv
         self.limits = limits
         self.queue = queue
+        self.telemetry = StepTelemetry(latency)
         self.outcomes: Counter[Outcome] = Counter()
         self.num_accepted = 0
         self.num_steps = 0
@@ -117,10 +125,16 @@ class Scheduler:
     def schedule(self, now: float) -> SchedulerOutput:
         """Choose the step's tokens. Expired and cancelled requests free their blocks first."""
         self._drop_dead(now)
-        budget = self.limits.max_batch_tokens
+        budget = StepBudget.of_step(
+            self._running,
+            now,
+            model=self.telemetry.model,
+            tokens=self.limits.max_batch_tokens,
+            tpot=self.limits.tpot_seconds,
+            progress=self.kv.block_size,
+        )
         chosen: list[tuple[Request, int]] = []
         preempted = self._schedule_running(budget, chosen)
-        budget -= sum(count for _, count in chosen)
         if not preempted:
             self._schedule_waiting(budget, chosen, now)
         return self._plan(chosen)
@@ -146,35 +160,38 @@ class Scheduler:
 
     # -- choosing --------------------------------------------------------------------------------
 
-    def _schedule_running(self, budget: int, chosen: list[tuple[Request, int]]) -> bool:
+    def _schedule_running(self, budget: StepBudget, chosen: list[tuple[Request, int]]) -> bool:
         """Give each running request its missing tokens; True when one had to be preempted."""
         preempted = False
         index = 0
-        while index < len(self._running) and budget > 0:
-            request = self._running[index]
-            count = min(request.num_missing_tokens, budget)
-            while not self.kv.extend(request, request.num_computed_tokens + count):
+        while index < len(self._running) and budget.tokens > 0:
+            request, index = self._running[index], index + 1
+            first, missing = request.num_computed_tokens, request.num_missing_tokens
+            count = budget.take_one() if missing == 1 else budget.take(first, missing)
+            if not count:
+                continue
+            while not self.kv.extend(request, first + count):
                 preempted = True
                 if self._preempt_last() is request:
                     return True
             chosen.append((request, count))
-            budget -= count
-            index += 1
         return preempted
 
-    def _schedule_waiting(self, budget: int, chosen: list[tuple[Request, int]], now: float) -> None:
+    def _schedule_waiting(
+        self, budget: StepBudget, chosen: list[tuple[Request, int]], now: float
+    ) -> None:
         """Start waiting requests while budget, blocks and `max_running` last."""
         skipped: list[Request] = []
-        while self._waiting and budget > 0 and len(self._running) < self.limits.max_running:
+        while self._waiting and budget.tokens > 0 and len(self._running) < self.limits.max_running:
             request = self._waiting.popleft()
             if self._waits_for_leader(request):
                 skipped.append(request)
                 continue
-            if not self.kv.attach(request, budget):
+            cached = self.kv.num_cached_tokens(request)
+            count = budget.take(cached, request.num_tokens - cached)
+            if not count or not self.kv.attach(request, count):
                 skipped.append(request)
                 break
-            count = min(request.num_missing_tokens, budget)
-            budget -= count
             self._start(request, now)
             chosen.append((request, count))
         self._waiting.extendleft(reversed(skipped))
@@ -324,7 +341,7 @@ class Scheduler:
         return len(self._waiting) + len(self._running)
 
     def load(self) -> LoadSnapshot:
-        pool = self.kv.pool
+        pool, told = self.kv.pool, self.telemetry
         return LoadSnapshot(
             requests_waiting=len(self._waiting),
             requests_running=len(self._running),
@@ -336,6 +353,10 @@ class Scheduler:
             preemptions=self.num_preemptions,
             prefix_cache_queries=self.kv.num_queried_tokens,
             prefix_cache_hits=self.kv.num_hit_tokens,
+            step_seconds=told.seconds,
+            predicted_step_seconds=told.predicted_seconds,
+            step_error_seconds=told.error_seconds,
+            latency=None if told.model == UNMEASURED else told.model,
         )
 
     def _in_flight(self) -> Iterator[Request]:

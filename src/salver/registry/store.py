@@ -6,6 +6,7 @@
       trees/HEX/NAME      that tree laid out for readers: hard links to objects, made on demand
       partial/KEY         bytes on their way (see landing.py), never served
       locks/KEY           held by whoever writes partial/KEY or lays out trees/KEY
+      derived/HEX/LABEL   computed from HEX, and again when it is lost (see derived.py)
       quarantine/HEX      the last copy of HEX that turned out to be corrupt, for a person to look at
 
 One idea carries law 8: a name under `objects` or `manifests` appears by one rename, after its bytes

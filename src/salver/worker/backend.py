@@ -7,7 +7,15 @@ from salver.contract import GenerateRequest, LoadSnapshot, TokenChunk
 from salver.errors import BackendUnavailable
 from salver.worker.connection import Connection
 
-COUNTERS = ("steps", "preemptions", "prefix_cache_queries", "prefix_cache_hits")
+COUNTERS = (
+    "steps",
+    "preemptions",
+    "prefix_cache_queries",
+    "prefix_cache_hits",
+    "step_seconds",
+    "predicted_step_seconds",
+    "step_error_seconds",
+)
 
 
 class WorkerBackend:

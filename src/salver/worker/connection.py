@@ -111,6 +111,7 @@ class Connection:
             case Ready() if self.ready.done():
                 raise MalformedFrame("a worker became ready twice", rule="worker.frame")
             case Ready():
+                self.load = LoadSnapshot(latency=report.model.latency)
                 self.ready.set_result(report)
             case Fatal(error=error):
                 self.fatal = error

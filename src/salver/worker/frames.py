@@ -12,8 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from salver.contract import Decision, GenerateRequest, LoadSnapshot, TokenChunk
-from salver.engine.latency_model import LatencyModel
+from salver.contract import Decision, GenerateRequest, LatencyModel, LoadSnapshot, TokenChunk
 from salver.errors import MalformedFrame
 
 PREFIX_BYTES = 4

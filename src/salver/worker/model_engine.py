@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from salver.clock import MonotonicClock
-from salver.engine import EngineCore, Limits, plan_memory
+from salver.engine import EngineCore, plan_memory
 from salver.engine.calibration import calibrate
 from salver.engine.runners.choice import open_runner
-from salver.flow import QueueBound
 from salver.models import open_model
 from salver.registry import ArtifactStore, Digest
 from salver.worker.frames import ModelFacts
+from salver.worker.packed_weights import packed_weights
 from salver.worker.spec import WorkerSpec
 
 CALIBRATION_SECONDS = 0.2
@@ -25,7 +25,8 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         FetchError: the artifact is not in the store.
         DoesNotFit: the envelope is too small for it.
     """
-    path = ArtifactStore(Path(spec.store)).open_verified(Digest.parse(spec.digest))
+    digest = Digest.parse(spec.digest)
+    path = ArtifactStore(Path(spec.store)).open_verified(digest)
     model = open_model(path)
     plan = plan_memory(
         model.config,
@@ -44,14 +45,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         threads=spec.threads,
         max_batch_tokens=spec.max_batch_tokens,
         isa=spec.isa,
-    )
-    core = EngineCore.build(
-        runner,
-        clock,
-        Limits(spec.max_running, spec.max_batch_tokens, spec.max_context_tokens),
-        QueueBound(spec.max_queued_requests, spec.max_queued_tokens),
-        tokenizer.eos_token_ids,
-        lambda skip: tokenizer.decoder(skip_special_tokens=skip),
+        kept=packed_weights(spec, digest) if spec.runner.is_native else None,
     )
     latency = calibrate(
         runner,
@@ -59,6 +53,15 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         max_batch_tokens=spec.max_batch_tokens,
         max_context_tokens=spec.max_context_tokens,
         budget_seconds=CALIBRATION_SECONDS,
+    )
+    core = EngineCore.build(
+        runner,
+        clock,
+        spec.limits(),
+        spec.queue_bound(),
+        tokenizer.eos_token_ids,
+        lambda skip: tokenizer.decoder(skip_special_tokens=skip),
+        latency,
     )
     facts = ModelFacts(
         architecture=model.config.architecture,

@@ -6,6 +6,8 @@ import msgspec
 
 from salver.engine.core import EngineCore
 from salver.engine.runners.choice import RunnerKind
+from salver.engine.scheduler import Limits
+from salver.flow import QueueBound
 from salver.worker.frames import ModelFacts
 
 MODEL_ENGINE = "salver.worker.model_engine:open_model_engine"
@@ -28,9 +30,18 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_batch_tokens: int
     max_queued_requests: int
     max_queued_tokens: int
+    tpot_seconds: float | None = None  # slo.tpot_p95: what a running request may take per token
     runner: RunnerKind = RunnerKind.NUMPY_F32
     isa: str | None = None  # a slower path of the native core, where one is forced
     engine: str = MODEL_ENGINE
+
+    def limits(self) -> Limits:
+        return Limits(
+            self.max_running, self.max_batch_tokens, self.max_context_tokens, self.tpot_seconds
+        )
+
+    def queue_bound(self) -> QueueBound:
+        return QueueBound(self.max_queued_requests, self.max_queued_tokens)
 
 
 OpenEngine = Callable[[WorkerSpec], tuple[EngineCore, ModelFacts]]

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from salver.clock import Clock, MonotonicClock
-from salver.engine.latency_model import StepShape
+from salver.contract import StepShape
 from salver.errors import BackendUnavailable, SalverError
 from salver.worker.backend import WorkerBackend
 from salver.worker.error_report import KINDS, revive

@@ -9,6 +9,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 
 from salver.engine.plan import ModelRunner
+from salver.engine.runners.kept_weights import KeptWeights
 from salver.engine.runners.numpy_runner import NumpyRunner
 from salver.engine.runners.step_memory import native_step_bytes, step_bytes
 from salver.models.checkpoint import Checkpoint
@@ -19,12 +20,15 @@ FLOAT32 = 4
 
 
 class RunnerKind(StrEnum):
-    """What computes, and how it holds the weights. KV is float32 in NumPy and bf16 natively."""
+    """What computes, how it holds the weights, and how keys and values."""
 
-    NUMPY_F32 = "numpy/f32"
-    NATIVE_W8A16 = "native/w8a16"
-    NATIVE_W8A8 = "native/w8a8"
-    NATIVE_BF16 = "native/bf16"
+    NUMPY_F32 = "numpy/f32/f32"
+    NATIVE_W8A16 = "native/w8a16/bf16"
+    NATIVE_W8A8 = "native/w8a8/bf16"
+    NATIVE_BF16 = "native/bf16/bf16"
+    NATIVE_W8A16_INT8 = "native/w8a16/int8"
+    NATIVE_W8A8_INT8 = "native/w8a8/int8"
+    NATIVE_BF16_INT8 = "native/bf16/int8"
 
     @property
     def is_native(self) -> bool:
@@ -32,7 +36,16 @@ class RunnerKind(StrEnum):
 
     @property
     def precision(self) -> str:
-        return self.value.partition("/")[2]
+        return self.value.split("/")[1]
+
+    @property
+    def kv_cache(self) -> str:
+        return self.value.split("/")[2]
+
+    @property
+    def packing(self) -> str:
+        """What its packed weights are called: precisions that share the bytes share the name."""
+        return "native-bf16" if self is RunnerKind.NATIVE_BF16 else "native-int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +80,15 @@ def runner_needs(
         )
 
         return RunnerNeeds(
-            weights_bytes=weight_bytes(config, int8=kind is not RunnerKind.NATIVE_BF16),
+            weights_bytes=weight_bytes(config, int8=kind.precision != "bf16"),
             step_bytes=native_step_bytes(
-                config, threads=threads, max_batch_tokens=max_batch_tokens
+                config,
+                threads=threads,
+                max_batch_tokens=max_batch_tokens,
+                max_context_tokens=max_context_tokens,
             ),
             block_size=BLOCK_TOKENS,
-            block_bytes=block_bytes(config),
+            block_bytes=block_bytes(config, kind.kv_cache),
         )
     return RunnerNeeds(
         weights_bytes=config.num_parameters * FLOAT32,
@@ -88,6 +104,13 @@ def runner_needs(
     )
 
 
+def packed_form() -> str:
+    """The version of the native core's packed bytes."""
+    from salver._native import PACKED_LAYOUT
+
+    return f"native layout {PACKED_LAYOUT}"
+
+
 def open_runner(
     kind: RunnerKind,
     checkpoint: Checkpoint,
@@ -96,8 +119,11 @@ def open_runner(
     threads: int,
     max_batch_tokens: int,
     isa: str | None = None,
+    kept: KeptWeights | None = None,
 ) -> ModelRunner:
     """Load the weights into a runner of this kind. `isa` forces a slower native path.
+
+    A native runner fills itself from `kept`, or has its packed weights kept there.
 
     Raises:
         MalformedModel: a tensor is absent or cannot be decoded.
@@ -110,8 +136,10 @@ def open_runner(
             num_blocks=num_blocks,
             max_batch_tokens=max_batch_tokens,
             precision=kind.precision,
+            kv_cache=kind.kv_cache,
             threads=threads,
             isa=isa,
+            kept=kept,
         )
     return NumpyRunner(
         checkpoint, num_blocks=num_blocks, block_size=NUMPY_BLOCK_SIZE, threads=threads

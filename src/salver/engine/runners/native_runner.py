@@ -33,10 +33,11 @@ class NativeRunner:
 
     Args:
         checkpoint: read once, here; not kept.
-        num_blocks: blocks in the KV pool, of BLOCK_TOKENS tokens in bf16.
+        num_blocks: blocks in the KV pool, of BLOCK_TOKENS tokens.
         max_batch_tokens: the most a step may hold.
         precision: `w8a16`, `w8a8` or `bf16`.
         threads: how many compute a step together; bits do not depend on it.
+        kv_cache: `bf16` or `int8`, in any of them.
         isa: a path of `_native.available_isas()`; None takes the fastest.
         kept: has the packed weights from an earlier start, or keeps them for the next one.
 
@@ -52,6 +53,7 @@ class NativeRunner:
         num_blocks: int,
         max_batch_tokens: int,
         precision: str = "w8a16",
+        kv_cache: str = "bf16",
         threads: int = 1,
         isa: str | None = None,
         kept: KeptWeights | None = None,
@@ -67,6 +69,7 @@ class NativeRunner:
             blocks=num_blocks,
             step_tokens=max_batch_tokens,
             precision=precision,
+            kv_cache=kv_cache,
             isa=isa or _native.available_isas()[-1],
         )
         self._core = _loaded(new_core, checkpoint, kept)
@@ -131,7 +134,14 @@ def _loaded(
 
 
 def _core(
-    config: ModelConfig, *, threads: int, blocks: int, step_tokens: int, precision: str, isa: str
+    config: ModelConfig,
+    *,
+    threads: int,
+    blocks: int,
+    step_tokens: int,
+    precision: str,
+    kv_cache: str,
+    isa: str,
 ) -> _native.Model:
     return _native.Model(
         layers=config.num_layers,
@@ -147,6 +157,7 @@ def _core(
         blocks=blocks,
         step_tokens=step_tokens,
         precision=precision,
+        kv_cache=kv_cache,
         isa=isa,
     )
 

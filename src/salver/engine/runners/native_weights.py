@@ -86,10 +86,10 @@ def weight_bytes(config: ModelConfig, *, int8: bool) -> int:
     return config.num_layers * layer + head + 2 * config.vocab_size * config.hidden_size
 
 
-def block_bytes(config: ModelConfig) -> int:
-    """A KV block in bf16, heads padded to whole tiles of 32 dimensions."""
-    padded = -(-config.head_dim // 32) * 32
-    return config.num_layers * config.num_kv_heads * 2 * padded * 2 * BLOCK_TOKENS
+def block_bytes(config: ModelConfig, kv_cache: str) -> int:
+    """A KV block of all layers, heads padded to whole tiles."""
+    head = _native.kv_head_bytes(kv_cache, config.head_dim)
+    return config.num_layers * config.num_kv_heads * head
 
 
 def _matrix(rows: int, columns: int, size: int) -> int:

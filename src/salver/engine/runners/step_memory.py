@@ -24,11 +24,15 @@ def step_bytes(
     return max(layer, tokens * config.hidden_size * FLOAT32 + _logits_bytes(config))
 
 
-def native_step_bytes(config: ModelConfig, *, threads: int, max_batch_tokens: int) -> int:
+def native_step_bytes(
+    config: ModelConfig, *, threads: int, max_batch_tokens: int, max_context_tokens: int
+) -> int:
     """An upper bound on the native core's buffers, and on the logits that leave it.
 
     Per token: the residual, the projections, what attention mixes, the gated layer, two bytes for
     each number of the widest row that a product reads, and the queries; rows padded to tiles of 32.
+    Then what threads that share long contexts leave to be merged: of up to four tiles of 16 rows each,
+    a head and a vector for every 128 keys.
     """
     tokens = -(-max_batch_tokens // 32) * 32
     heads = (2 * config.num_heads + 2 * config.num_kv_heads) * config.head_dim
@@ -37,7 +41,10 @@ def native_step_bytes(config: ModelConfig, *, threads: int, max_batch_tokens: in
     angles = 2 * config.max_positions * config.head_dim  # the tables, and the core's copy
     drawn = DRAWN_ROWS * config.vocab_size
     draw = threads * config.vocab_size * (FLOAT64 + 2 * FLOAT32)
-    return (tokens * row + angles + drawn) * FLOAT32 + scratch + draw + _logits_bytes(config)
+    shared = 4 * threads * -(-max_context_tokens // 128) * 16 * (config.head_dim + 64 + 16)
+    return (
+        (tokens * row + angles + drawn + shared) * FLOAT32 + scratch + draw + _logits_bytes(config)
+    )
 
 
 def _row_bytes(config: ModelConfig) -> int:

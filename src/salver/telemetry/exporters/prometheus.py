@@ -198,8 +198,25 @@ class _Levels(Collector):
         yield _gauge("salver_tokens_waiting", "Prompt tokens waiting.", own, load.tokens_waiting)
         yield _gauge("salver_kv_blocks_cached", "Blocks kept for hits.", own, load.kv_blocks_cached)
         yield _counter("salver_engine_steps", "Engine steps.", own, load.steps)
+        for name, text, seconds in _step_seconds(load):
+            yield _counter(name, text, own, seconds)
         yield _counter("salver_worker_restarts", "Times a worker was restarted.", own, restarts)
         yield _gauge("salver_info", "What is being served.", about, 1)
+
+
+def _step_seconds(load: LoadSnapshot) -> Iterator[tuple[str, str, float]]:
+    """The rate of the error over the rate of the steps is how wrong the latency model is."""
+    yield "salver_engine_step_seconds", "What the steps took.", load.step_seconds
+    yield (
+        "salver_engine_predicted_step_seconds",
+        "What the latency model predicted for the steps.",
+        load.predicted_step_seconds,
+    )
+    yield (
+        "salver_engine_step_error_seconds",
+        "How far prediction and step were apart, each step by itself.",
+        load.step_error_seconds,
+    )
 
 
 _Labels = Sequence[tuple[str, str]]

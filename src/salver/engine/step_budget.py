@@ -1,0 +1,85 @@
+"""How many tokens a step may hold: the batch's bound, and the time that the running decodes have.
+
+A promise of `tpot` seconds per token dates every token after the first. TPOT is (E2E - TTFT) /
+(tokens - 1), so a request that has drawn n tokens keeps its promise if the next one is there by
+`first_token_at + n * tpot`. The earliest of these instants, less now, is the step's slack.
+
+The rule: every running request that is one token behind is in the step, whatever the time. Prompts
+get the most tokens whose predicted cost the slack still covers, and never fewer than one block of
+tokens a step in all, so that no prompt starves behind decodes that are late anyway.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from math import inf
+
+from salver.contract import LatencyModel, StepShape
+from salver.contract.latency import EMPTY_STEP
+from salver.engine.request import Request
+
+
+class StepBudget:
+    """What is left of one step. Owned by the step that is being scheduled.
+
+    Args:
+        model: predicts the step.
+        tokens: the most the step may hold.
+        decodes: of them, the places kept for running requests that are one token behind.
+        seconds: what prompts may take; infinite where nothing was promised.
+        progress: prompt tokens that are in the step however little time there is.
+    """
+
+    def __init__(
+        self, model: LatencyModel, tokens: int, decodes: int, seconds: float, progress: int
+    ) -> None:
+        self.tokens = tokens
+        self._model = model
+        self._decodes = decodes
+        self._seconds = seconds
+        self._progress = progress
+
+    @classmethod
+    def of_step(
+        cls,
+        running: Iterable[Request],
+        now: float,
+        *,
+        model: LatencyModel,
+        tokens: int,
+        tpot: float | None,
+        progress: int,
+    ) -> "StepBudget":
+        """The budget of a step that begins now, before anything is chosen."""
+        decodes = [request for request in running if request.num_missing_tokens == 1]
+        shape = sum((StepShape.of_tokens(r.num_computed_tokens, 1, 1) for r in decodes), EMPTY_STEP)
+        slack = inf if tpot is None else min((_due(r, tpot) for r in decodes), default=inf) - now
+        return cls(model, tokens, len(decodes), slack - model.predict(shape), progress)
+
+    def take_one(self) -> int:
+        """The token of a running request that is one behind; 0 where the step is full."""
+        count = min(1, self.tokens)
+        self.tokens -= count
+        self._decodes -= count
+        return count
+
+    def take(self, first: int, missing: int) -> int:
+        """The most of a prompt's `missing` tokens, from position `first`, that the step may hold."""
+        most = max(0, min(missing, self.tokens - self._decodes))
+        sure = min(most, self._progress)
+
+        def cost(count: int) -> float:
+            return self._model.marginal(StepShape.of_tokens(first, count, int(count == missing)))
+
+        more = range(sure + 1, most + 1)
+        count = sure + bisect_right(more, self._seconds, key=cost)
+        self.tokens -= count
+        self._progress = max(0, self._progress - count)
+        self._seconds -= cost(count)
+        return count
+
+
+def _due(request: Request, tpot: float) -> float:
+    """The instant by which the next token keeps the promise; infinite before the first token."""
+    if request.first_token_at is None:
+        return inf
+    return request.first_token_at + len(request.output) * tpot

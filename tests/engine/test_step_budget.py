@@ -1,0 +1,141 @@
+"""The tokens of a step under a promised pace."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salver.contract import GenerateRequest, LatencyModel, SamplingParams, StepShape
+from salver.contract.latency import UNMEASURED
+from salver.engine import EngineCore, Limits, ModelRunnerOutput, SchedulerOutput
+from salver.engine.latency_model import shape_of
+from salver.engine.step_budget import StepBudget
+from salver.flow import QueueBound
+from salver.testing import FakeRunner, LetterDecoder, ManualClock
+
+BLOCK = 4
+MACHINE = LatencyModel(base=0.010, per_token=0.001, per_attended=1e-6, per_logit_row=0.0005)
+LONG = range(10, 410)
+
+costs = st.floats(0, 1e-2)
+models = st.builds(LatencyModel, costs, costs, costs, costs)
+
+
+@given(
+    model=models,
+    tokens=st.integers(1, 64),
+    decodes=st.integers(0, 70),
+    seconds=st.floats(-1, 1),
+    progress=st.integers(1, 16),
+    first=st.integers(0, 500),
+    missing=st.integers(1, 80),
+)
+def test_a_prompt_gets_the_most_that_the_time_covers(
+    model: LatencyModel,
+    tokens: int,
+    decodes: int,
+    seconds: float,
+    progress: int,
+    first: int,
+    missing: int,
+) -> None:
+    count = StepBudget(model, tokens, decodes, seconds, progress).take(first, missing)
+    most = max(0, min(missing, tokens - decodes))
+
+    def fits(some: int) -> bool:
+        shape = StepShape.of_tokens(first, some, int(some == missing))
+        return some <= progress or model.marginal(shape) <= seconds
+
+    assert count == max(some for some in range(most + 1) if fits(some))
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), max_size=9), st.integers(0, 12))
+def test_places_of_decodes_are_kept_and_the_batch_is_never_over_full(
+    prompts: list[tuple[int, int]], decodes: int
+) -> None:
+    budget = StepBudget(UNMEASURED, tokens=10, decodes=decodes, seconds=0.0, progress=BLOCK)
+    taken = sum(budget.take(first, missing) for first, missing in prompts)
+    assert taken <= max(0, 10 - decodes)
+    assert sum(budget.take_one() for _ in range(decodes)) == min(decodes, 10)
+
+
+class PacedRunner(FakeRunner):
+    """A FakeRunner whose steps take the time that MACHINE says."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(num_blocks=512, block_size=BLOCK)
+        self._clock = clock
+        self.steps: list[tuple[int, float]] = []
+
+    def execute(self, plan: SchedulerOutput) -> ModelRunnerOutput:
+        seconds = MACHINE.predict(shape_of(plan))
+        self.steps.append((plan.num_tokens, seconds))
+        self._clock.advance(seconds)
+        return super().execute(plan)
+
+
+def engine(tpot: float | None) -> tuple[EngineCore, PacedRunner, ManualClock]:
+    clock = ManualClock()
+    runner = PacedRunner(clock)
+    limits = Limits(8, 128, max_context_tokens=1000, tpot_seconds=tpot)
+    core = EngineCore.build(
+        runner, clock, limits, QueueBound(50, 10_000), frozenset(), LetterDecoder, MACHINE
+    )
+    return core, runner, clock
+
+
+def request(name: str, prompt: range, max_tokens: int) -> GenerateRequest:
+    return GenerateRequest(name, tuple(prompt), SamplingParams(max_tokens, temperature=0.0))
+
+
+def tpot_beside_a_long_prompt(promised: float | None) -> float:
+    """The TPOT of a short request that decodes while a long prompt comes in."""
+    core, _, _ = engine(promised)
+    core.add(request("short", range(5), 12))
+    core.step()
+    core.add(request("long", LONG, 1))
+    while core.has_work:
+        for chunk in core.step():
+            if chunk.request_id == "short" and chunk.finish:
+                times = chunk.finish.timings
+                assert times.first_token is not None
+                return (times.ended - times.first_token) / 11
+    raise AssertionError("the short request never ended")
+
+
+def test_a_long_prompt_keeps_the_promise_to_those_who_decode() -> None:
+    assert tpot_beside_a_long_prompt(None) > 0.040
+    assert tpot_beside_a_long_prompt(0.040) <= 0.040
+    assert tpot_beside_a_long_prompt(0.025) <= 0.025
+
+
+def test_a_promise_that_cannot_be_kept_does_not_starve_a_prompt() -> None:
+    core, runner, _ = engine(1e-6)
+    core.add(request("short", range(5), 500))
+    core.step()
+    core.add(request("long", LONG, 1))
+    before = len(runner.steps)
+    while not any(chunk.request_id == "long" and chunk.finish for chunk in core.step()):
+        pass
+    assert {tokens for tokens, _ in runner.steps[before:]} == {1 + BLOCK}
+    assert len(runner.steps) - before == len(LONG) // BLOCK
+
+
+def test_nobody_decoding_means_nothing_to_keep() -> None:
+    core, runner, _ = engine(1e-6)
+    core.add(request("long", LONG, 1))
+    while core.has_work:
+        core.step()
+    assert [tokens for tokens, _ in runner.steps] == [128, 128, 128, 16]
+
+
+def test_time_saved_may_be_spent_later() -> None:
+    """TPOT is a mean: fast tokens make room for a larger chunk."""
+    core, runner, clock = engine(0.050)
+    core.add(request("short", range(5), 40))
+    for _ in range(11):
+        core.step()
+    core.add(request("long", LONG, 1))
+    core.step()
+    assert runner.steps[-1][1] > 0.050
+    clock.advance(1.0)  # and time lost is not there to be spent
+    core.step()
+    assert runner.steps[-1][0] == 1 + BLOCK
