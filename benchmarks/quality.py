@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from salver.engine import ScheduledSequence, SchedulerOutput
 from salver.engine.runners.native_runner import NativeRunner
 from salver.engine.runners.numpy_runner import NumpyRunner
-from salver.models import Model, open_model
+from salver.models import GROUP_KINDS, Model, open_model
 
 WINDOW, ROWS_AT_ONCE = 512, 64
-KINDS = tuple(product(("bf16", "w8a16", "w8a8"), ("bf16", "int8")))
+KINDS = tuple(product(("bf16", "w8a16", "w8a8", "q4"), ("bf16", "int8")))
 
 Floats = NDArray[np.float64]
 
@@ -139,7 +139,9 @@ def main() -> None:
     ids = ids[: options.tokens]
     windows = [ids[i : i + WINDOW] for i in range(0, len(ids) - WINDOW + 1, WINDOW)]
     threads = len(os.sched_getaffinity(0))
-    results = [compare(*kind, model, windows, threads) for kind in KINDS]
+    has_groups = not GROUP_KINDS.keys().isdisjoint(model.checkpoint.formats.values())
+    kinds = [kind for kind in KINDS if kind[0] != "q4" or has_groups]
+    results = [compare(*kind, model, windows, threads) for kind in kinds]
     if options.json:
         options.json.write_text(json.dumps([asdict(result) for result in results], indent=2))
     print(f"{options.model.name}, {results[0].tokens} tokens of {options.text.name}\n")

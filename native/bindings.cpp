@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "group_layout.h"
 #include "grouped_array.h"
 #include "isa.h"
 #include "model.h"
@@ -333,6 +334,14 @@ NB_MODULE(_native, m) {
       "kv_cache"_a, "head_dim"_a);
   m.def("available_isas", &available_isas, "Names of the kernel paths that run here, slowest first.");
   m.def("product", &product, "isa"_a, "precision"_a, "x"_a, "weights"_a, "bias"_a.none() = nb::none());
+  m.def(
+      "group_panel_bytes",
+      [](const std::string& kind, int k) {
+        const Groups groups = groups_named(kind);
+        require(groups != Groups::none && k > 0 && k % scaled_run(groups) == 0, "groups divide k");
+        return group_panel_bytes(groups, k / kGroup);
+      },
+      "kind"_a, "k"_a);
   m.def("norm", &norm, "isa"_a, "x"_a, "weight"_a, "epsilon"_a);
   m.def("attention", &attention, "isa"_a, "queries"_a, "keys"_a, "values"_a, "window"_a,
         "kv_cache"_a = "bf16", "in_parts"_a = false);
