@@ -53,11 +53,11 @@ constexpr int kIntegersGroup = 16 * kPanel;
 
 // Two groups of 16 rows. Tiles 0..3 are (group, half of the panel), 4 rows, 5..6 weights. What the four
 // hold from the pair before goes to `before`, since a tile that was just computed is slow to leave.
-SALVER_INLINE void multiply_pair(const std::int8_t* codes, std::size_t stride, const UnpackedGroups& weights, int group,
+SALVER_INLINE void multiply_pair(const std::int8_t* codes, const UnpackedGroups& weights, int group,
                                  std::int32_t* before) {
   constexpr std::size_t kOut = kPanel * sizeof(std::int32_t);
   settle_memory();
-  _tile_loadd(4, codes, stride);
+  _tile_loadd(4, codes, 64);
   _tile_stored(0, before, kOut);
   _tile_zero(0);
   _tile_loadd(5, weights.tile(0, group), 64);
@@ -114,7 +114,7 @@ void tile_groups(const std::uint8_t* panel, int first_group, const GroupedRows& 
     std::int32_t* block = integers[first / 16 % 2];
     const int from = first < rows.count ? first : 0;  // the last round only stores
     for (int pair = 0; pair < kPairs; ++pair) {
-      multiply_pair(rows.codes(from) + (first_group + 2 * pair) * kGroup, 2 * rows.stride, weights, 2 * pair, before);
+      multiply_pair(rows.codes(from, first_group + 2 * pair), weights, 2 * pair, before);
       before = block + 2 * pair * kIntegersGroup;
     }
     if (first == 0) continue;

@@ -1,12 +1,15 @@
 // Products of encoded rows with packed weights, panel by panel.
 //
 // The file that includes this has defined, for its instruction set,
-//   int8_sums(a, stride, rows, panel, k_tiles, ahead, sums)   sums[32][32] of u8 x s8, exact
-//   bf16_sums(a, stride, rows, panel, k_tiles, ahead, sums)   sums[32][32] in float32
+//   int8_sums(a, stride, rows, panel, k_tiles, ahead, sums, between)   sums[32][32] of u8 x s8, exact
+//   bf16_sums(a, stride, rows, panel, k_tiles, ahead, sums, between)   sums[32][32] in float32
 // for up to 32 rows of one panel. A panel stays in a near cache while all rows go by, and `ahead` says
 // which part of the next one each of them is to fetch: the memory then never waits for arithmetic.
-// `group_sums` is that of groups.h.
+// Nor does a matrix unit wait for an epilogue: a path that has one calls `between()` after each step
+// of k, and there the tokens before leave. `group_sums` is that of groups.h.
 #pragma once
+
+#include <type_traits>
 
 #include "groups.h"
 #include "kernels.h"
@@ -41,104 +44,140 @@ SALVER_INLINE void put(float* row, int panel, F16 first, F16 second) {
   store(row + kLanes, second);
 }
 
-// The integer that a token's rows spell, times its scales, plus bias; 16 channels.
+// What a token's one or two rows of sums say, in float; 16 channels.
+template <Encoding encoding>
 struct Channels {
   I16 offset;
   F16 scale, bias;
 
-  SALVER_INLINE Channels(const PackedMatrix& w, int channel)
-      : offset(load_ints(w.offset + channel)), scale(load(w.scale + channel)), bias(load(w.bias + channel)) {}
+  SALVER_INLINE Channels(const PackedMatrix& w, int channel) : bias(load(w.bias + channel)) {
+    if constexpr (is_bf16(encoding)) return;
+    offset = load_ints(w.offset + channel);
+    scale = load(w.scale + channel);
+  }
 
-  template <bool two_bytes>
   SALVER_INLINE F16 value(const std::int32_t* sums, F16 token_scale) const {
     F16 whole = to_float(load_ints(sums) + offset);
-    if constexpr (two_bytes) whole = fma(whole, splat(256.0F), to_float(load_ints(sums + kPanel)));
+    if constexpr (encoding == Encoding::two_bytes) {
+      whole = fma(whole, splat(256.0F), to_float(load_ints(sums + kPanel)));
+    }
     return fma(whole, token_scale * scale, bias);
+  }
+
+  SALVER_INLINE F16 value(const float* sums, F16 /*token_scale*/) const {
+    if constexpr (encoding == Encoding::two_bf16) return load(sums) + load(sums + kPanel) + bias;
+    return load(sums) + bias;
   }
 };
 
-template <Epilogue epilogue, bool two_bytes>
-void int8_panel(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int panel) {
-  alignas(64) std::int32_t sums[kTileRows * kPanel];
-  constexpr int kPerToken = two_bytes ? 2 : 1;
-  constexpr int kTokens = kTileRows / kPerToken;
-  const auto* weights = reinterpret_cast<const std::int8_t*>(w.panel(panel));
-  const Channels left(w, panel * kPanel), right(w, panel * kPanel + kLanes);
-  const int blocks = (x.tokens + kTokens - 1) / kTokens;
-  for (int block = 0; block < blocks; ++block) {
-    const int first = block * kTokens;
-    const int tokens = x.tokens - first < kTokens ? x.tokens - first : kTokens;
-    int8_sums(x.data + first * kPerToken * x.stride, x.stride, tokens * kPerToken, weights, w.k_tiles,
-              share_of_next(block, blocks), sums);
-    for (int i = 0; i < tokens; ++i) {
-      const std::int32_t* row = sums + i * kPerToken * kPanel;
-      const F16 scale = splat(x.scale[first + i]);
-      put<epilogue>(to.data + (first + i) * to.stride, panel, left.value<two_bytes>(row, scale),
-                    right.value<two_bytes>(row + kLanes, scale));
-    }
-  }
-}
+// Tokens whose sums are there and whose results are still to be written.
+template <Epilogue epilogue, Encoding encoding>
+class Leaving {
+ public:
+  using Sum = std::conditional_t<is_bf16(encoding), float, std::int32_t>;
 
-template <Epilogue epilogue>
-void bf16_panel(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int panel) {
-  alignas(64) float sums[kTileRows * kPanel];
-  const auto* weights = reinterpret_cast<const std::uint16_t*>(w.panel(panel));
-  const F16 left = load(w.bias + panel * kPanel), right = load(w.bias + panel * kPanel + kLanes);
-  const int blocks = (x.tokens + kTileRows - 1) / kTileRows;
-  for (int block = 0; block < blocks; ++block) {
-    const int first = block * kTileRows;
-    const int tokens = x.tokens - first < kTileRows ? x.tokens - first : kTileRows;
-    bf16_sums(x.data + first * x.stride, x.stride, tokens, weights, w.k_tiles, share_of_next(block, blocks), sums);
-    for (int i = 0; i < tokens; ++i) {
-      const float* row = sums + i * kPanel;
-      put<epilogue>(to.data + (first + i) * to.stride, panel, load(row) + left, load(row + kLanes) + right);
+  Leaving(const PackedMatrix& w, const EncodedRows& x, const Destination& to) : w_(w), x_(x), to_(to) {}
+
+  SALVER_INLINE void begin(int panel, int first, int end, const Sum* sums) {
+    panel_ = panel;
+    next_ = first;
+    end_ = end;
+    sums_ = sums;
+    per_step_ = (end - first + w_.k_tiles - 1) / w_.k_tiles;
+  }
+
+  SALVER_INLINE void some() { write(end_ - next_ < per_step_ ? end_ : next_ + per_step_); }
+  SALVER_INLINE void rest() { write(end_); }
+
+ private:
+  SALVER_INLINE void write(int end) {
+    if (next_ >= end) return;
+    const Channels<encoding> left(w_, panel_ * kPanel), right(w_, panel_ * kPanel + kLanes);
+    for (; next_ < end; ++next_, sums_ += rows_per_token(encoding) * kPanel) {
+      const F16 scale = splat(x_.scale[next_]);
+      put<epilogue>(to_.data + next_ * to_.stride, panel_, left.value(sums_, scale),
+                    right.value(sums_ + kLanes, scale));
     }
   }
+
+  const PackedMatrix& w_;
+  const EncodedRows& x_;
+  const Destination& to_;
+  const Sum* sums_ = nullptr;
+  int panel_ = 0, next_ = 0, end_ = 0, per_step_ = 0;
+};
+
+template <Epilogue epilogue, Encoding encoding>
+void panels(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first_panel, int end_panel) {
+  constexpr int kRows = rows_per_token(encoding), kTokens = kTileRows / kRows;
+  Leaving<epilogue, encoding> leaving(w, x, to);
+  alignas(64) typename Leaving<epilogue, encoding>::Sum both[2][kTileRows * kPanel];
+  const int blocks = (x.tokens + kTokens - 1) / kTokens;
+  int turn = 0;
+  for (int panel = first_panel; panel < end_panel; ++panel) {
+    for (int block = 0; block < blocks; ++block, turn ^= 1) {
+      const int first = block * kTokens, end = first + kTokens < x.tokens ? first + kTokens : x.tokens;
+      auto* sums = both[turn];
+      const auto add_up = [&](const auto& sums_of, const auto* weights) {
+        sums_of(x.data + first * kRows * x.stride, x.stride, (end - first) * kRows, weights, w.k_tiles,
+             share_of_next(block, blocks), sums, [&] { leaving.some(); });
+      };
+      if constexpr (is_bf16(encoding)) {
+        add_up(bf16_sums, reinterpret_cast<const std::uint16_t*>(w.panel(panel)));
+      } else {
+        add_up(int8_sums, reinterpret_cast<const std::int8_t*>(w.panel(panel)));
+      }
+      leaving.rest();
+      leaving.begin(panel, first, end, sums);
+    }
+  }
+  leaving.rest();
 }
 
 constexpr int kGroupRows = 128;  // rows whose sums are held at once
 
 template <Epilogue epilogue, Groups kind>
-void group_panel(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int panel) {
+void panels_of(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first_panel, int end_panel) {
   alignas(64) float sums[kGroupRows * kPanel];
-  const F16 left = load(w.bias + panel * kPanel), right = load(w.bias + panel * kPanel + kLanes);
-  for (int first = 0; first < x.tokens; first += kGroupRows) {
-    const int tokens = x.tokens - first < kGroupRows ? x.tokens - first : kGroupRows;
-    group_sums<kind>(w.panel(panel), w.k_groups, {x.data + 2 * first * x.stride, x.stride, tokens}, sums);
-    for (int i = 0; i < tokens; ++i) {
-      const float* row = sums + i * kPanel;
-      put<epilogue>(to.data + (first + i) * to.stride, panel, load(row) + left, load(row + kLanes) + right);
+  for (int panel = first_panel; panel < end_panel; ++panel) {
+    const F16 left = load(w.bias + panel * kPanel), right = load(w.bias + panel * kPanel + kLanes);
+    for (int first = 0; first < x.tokens; first += kGroupRows) {
+      const int tokens = x.tokens - first < kGroupRows ? x.tokens - first : kGroupRows;
+      group_sums<kind>(w.panel(panel), w.k_groups, GroupedRows(x, tokens).from(first), sums);
+      for (int i = 0; i < tokens; ++i) {
+        const float* row = sums + i * kPanel;
+        put<epilogue>(to.data + (first + i) * to.stride, panel, load(row) + left, load(row + kLanes) + right);
+      }
     }
   }
 }
 
 template <Epilogue epilogue>
-void grouped_panel(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int panel) {
+void grouped_panels(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first, int end) {
   switch (w.groups) {
     case Groups::none: return;
-    case Groups::pair: return group_panel<epilogue, Groups::pair>(w, x, to, panel);
-    case Groups::single: return group_panel<epilogue, Groups::single>(w, x, to, panel);
-    case Groups::nested: return group_panel<epilogue, Groups::nested>(w, x, to, panel);
+    case Groups::pair: return panels_of<epilogue, Groups::pair>(w, x, to, first, end);
+    case Groups::single: return panels_of<epilogue, Groups::single>(w, x, to, first, end);
+    case Groups::nested: return panels_of<epilogue, Groups::nested>(w, x, to, first, end);
   }
 }
 
 template <Epilogue epilogue>
-void panels(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first, int end) {
-  for (int panel = first; panel < end; ++panel) {
-    switch (x.encoding) {
-      case Encoding::one_byte: int8_panel<epilogue, false>(w, x, to, panel); break;
-      case Encoding::two_bytes: int8_panel<epilogue, true>(w, x, to, panel); break;
-      case Encoding::bf16: bf16_panel<epilogue>(w, x, to, panel); break;
-      case Encoding::groups: grouped_panel<epilogue>(w, x, to, panel); break;
-    }
+void product_of(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first, int end) {
+  switch (x.encoding) {
+    case Encoding::one_byte: return panels<epilogue, Encoding::one_byte>(w, x, to, first, end);
+    case Encoding::two_bytes: return panels<epilogue, Encoding::two_bytes>(w, x, to, first, end);
+    case Encoding::bf16: return panels<epilogue, Encoding::bf16>(w, x, to, first, end);
+    case Encoding::two_bf16: return panels<epilogue, Encoding::two_bf16>(w, x, to, first, end);
+    case Encoding::groups: return grouped_panels<epilogue>(w, x, to, first, end);
   }
 }
 
 void product(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first_panel, int end_panel) {
   switch (to.epilogue) {
-    case Epilogue::store: return panels<Epilogue::store>(w, x, to, first_panel, end_panel);
-    case Epilogue::add: return panels<Epilogue::add>(w, x, to, first_panel, end_panel);
-    case Epilogue::swiglu: return panels<Epilogue::swiglu>(w, x, to, first_panel, end_panel);
+    case Epilogue::store: return product_of<Epilogue::store>(w, x, to, first_panel, end_panel);
+    case Epilogue::add: return product_of<Epilogue::add>(w, x, to, first_panel, end_panel);
+    case Epilogue::swiglu: return product_of<Epilogue::swiglu>(w, x, to, first_panel, end_panel);
   }
 }
 

@@ -16,16 +16,17 @@ SALVER_INLINE I16 add_four(I16 sum, I16 weights, const std::uint8_t* a) {
   return sum + (weights >> 24) * std::int32_t(a[3]);
 }
 
+template <typename Between>
 [[maybe_unused]] void generic_int8_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel,
-                       int k_tiles, Ahead /*ahead*/, std::int32_t* sums) {
-  for (int row = 0; row < rows; ++row, a += stride) {
+                                        int k_tiles, Ahead /*ahead*/, std::int32_t* sums, const Between& /*between*/) {
+  for (int row = 0; row < rows; ++row) {
+    const std::uint8_t* values = a + row_offset(row, stride);
     I16 first{}, second{};
     const std::int8_t* tile = panel;
-    for (int kt = 0; kt < k_tiles; ++kt, tile += 2 * kTileBytes) {
+    for (int kt = 0; kt < k_tiles; ++kt, tile += 2 * kTileBytes, values += kTileBytes) {
       for (int i = 0; i < 16; ++i) {
-        const std::uint8_t* four = a + kt * 64 + i * 4;
-        first = add_four(first, load_ints(tile + i * 64), four);
-        second = add_four(second, load_ints(tile + kTileBytes + i * 64), four);
+        first = add_four(first, load_ints(tile + i * 64), values + i * 4);
+        second = add_four(second, load_ints(tile + kTileBytes + i * 64), values + i * 4);
       }
     }
     store_ints(sums + row * kPanel, first);
@@ -43,13 +44,15 @@ SALVER_INLINE F16 add_pair(F16 sum, const void* pairs, const std::uint16_t* a) {
   return fma(odds(pairs), splat(from_bf16(a[1])), fma(evens(pairs), splat(from_bf16(a[0])), sum));
 }
 
+template <typename Between>
 [[maybe_unused]] void generic_bf16_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::uint16_t* panel,
-                       int k_tiles, Ahead /*ahead*/, float* sums) {
-  for (int row = 0; row < rows; ++row, a += stride) {
+                                        int k_tiles, Ahead /*ahead*/, float* sums, const Between& /*between*/) {
+  for (int row = 0; row < rows; ++row) {
+    const std::uint8_t* values = a + row_offset(row, stride);
     F16 first{}, second{};
-    const auto* value = reinterpret_cast<const std::uint16_t*>(a);
     const std::uint16_t* tile = panel;
-    for (int kt = 0; kt < k_tiles; ++kt, tile += kTileBytes) {
+    for (int kt = 0; kt < k_tiles; ++kt, tile += kTileBytes, values += kTileBytes) {
+      const auto* value = reinterpret_cast<const std::uint16_t*>(values);
       for (int i = 0; i < 16; ++i, value += 2) {
         first = add_pair(first, tile + i * 32, value);
         second = add_pair(second, tile + 512 + i * 32, value);

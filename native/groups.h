@@ -20,18 +20,33 @@ SALVER_INLINE const std::uint8_t* group_at(const std::uint8_t* panel, int group)
   return panel + group_offset(kind, group);
 }
 
-// Rows in the encoding `groups`.
+// Tokens in the encoding `groups`, a row each.
 struct GroupedRows {
   const std::uint8_t* data;
-  std::size_t stride;  // bytes; a token has two rows
-  int count;
+  std::size_t stride;
+  const RowGroup* scales;
+  std::size_t scales_stride;
+  int first, count;  // of the tokens at `data`, those that are meant
 
-  SALVER_INLINE const std::int8_t* codes(int row) const {
-    return reinterpret_cast<const std::int8_t*>(data + 2 * row * stride);
+  GroupedRows(const EncodedRows& x, int tokens)
+      : data(x.data), stride(x.stride), scales(x.groups), scales_stride(x.group_stride), first(0), count(tokens) {}
+
+  SALVER_INLINE GroupedRows from(int row) const {
+    GroupedRows rest = *this;
+    rest.first += row;
+    return rest;
   }
-  SALVER_INLINE const RowGroup* groups(int row) const {
-    return reinterpret_cast<const RowGroup*>(data + (2 * row + 1) * stride);
+  SALVER_INLINE GroupedRows part(int row, int rows) const {
+    GroupedRows some = from(row);
+    some.count = rows;
+    return some;
   }
+  // The 32 of a group; the next pair of groups is a tile further.
+  SALVER_INLINE const std::int8_t* codes(int row, int group) const {
+    const std::uint8_t* tile = data + row_offset(first + row, stride) + group / 2 * kTileBytes;
+    return reinterpret_cast<const std::int8_t*>(tile + group % 2 * kGroup);
+  }
+  SALVER_INLINE const RowGroup* groups(int row) const { return scales + (first + row) * scales_stride; }
 };
 
 // f16 to float, subnormals included.
@@ -97,7 +112,7 @@ template <Groups kind>
     for (int group = 0; group < groups; ++group) {
       const WeightGroup scales = weight_group<kind>(panel, group);
       const RowGroup& from = rows.groups(row)[group];
-      const std::int8_t* codes = rows.codes(row) + group * kGroup;
+      const std::int8_t* codes = rows.codes(row, group);
       const std::uint8_t* lines = group_at<kind>(panel, group) + scale_bytes(kind);
       for (int half = 0; half < 2; ++half) {
         I16 integer{};

@@ -26,47 +26,17 @@ void configure_tiles() {
   asm volatile("ldtilecfg %0" : : "m"(config) : "memory");
 }
 
-// Sums of up to 32 rows: tiles 0..3 hold them (row half, channel half), 4..5 rows, 6..7 weights.
-// Both formats share it, since a tile row is 64 bytes of k in either.
-#define SALVER_TILE_SUMS(NAME, WEIGHT, SUM, MULTIPLY)                                                \
-  void NAME(const std::uint8_t* a, std::size_t stride, int rows, const WEIGHT* weights, int k_tiles, \
-            Ahead ahead, SUM* sums) {                                                               \
-    const auto* panel = reinterpret_cast<const std::uint8_t*>(weights);                              \
-    const std::size_t out = kPanel * sizeof(SUM);                                                    \
-    settle_memory();                                                                                 \
-    _tile_zero(0);                                                                                   \
-    _tile_zero(1);                                                                                   \
-    if (rows <= 16) {                                                                                \
-      for (int kt = 0; kt < k_tiles; ++kt, a += 64, panel += 2 * kTileBytes) {                       \
-        fetch_ahead(panel, k_tiles, ahead);                                                          \
-        _tile_loadd(4, a, stride);                                                                   \
-        _tile_loadd(6, panel, 64);                                                                   \
-        MULTIPLY(0, 4, 6);                                                                           \
-        _tile_loadd(7, panel + kTileBytes, 64);                                                      \
-        MULTIPLY(1, 4, 7);                                                                           \
-      }                                                                                              \
-      _tile_stored(0, sums, out);                                                                    \
-      _tile_stored(1, sums + kLanes, out);                                                           \
-      return;                                                                                        \
-    }                                                                                                \
-    _tile_zero(2);                                                                                   \
-    _tile_zero(3);                                                                                   \
-    for (int kt = 0; kt < k_tiles; ++kt, a += 64, panel += 2 * kTileBytes) {                         \
-      fetch_ahead(panel, k_tiles, ahead);                                                            \
-      _tile_loadd(6, panel, 64);                                                                     \
-      _tile_loadd(4, a, stride);                                                                     \
-      MULTIPLY(0, 4, 6);                                                                             \
-      _tile_loadd(7, panel + kTileBytes, 64);                                                        \
-      MULTIPLY(1, 4, 7);                                                                             \
-      _tile_loadd(5, a + 16 * stride, stride);                                                       \
-      MULTIPLY(2, 5, 6);                                                                             \
-      MULTIPLY(3, 5, 7);                                                                             \
-    }                                                                                                \
-    _tile_stored(0, sums, out);                                                                      \
-    _tile_stored(1, sums + kLanes, out);                                                             \
-    _tile_stored(2, sums + 16 * kPanel, out);                                                        \
-    _tile_stored(3, sums + 16 * kPanel + kLanes, out);                                               \
+enum class Format { int8, bf16 };
+
+// Adds to tile `Sum` the product of tile `Rows` with tile `Weights`.
+template <Format format, int Sum, int Rows, int Weights>
+SALVER_INLINE void multiply() {
+  if constexpr (format == Format::int8) {
+    asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(Rows), "i"(Weights));
+  } else {
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(Rows), "i"(Weights));
   }
+}
 
 // From the same place in the next panel.
 SALVER_INLINE void fetch_ahead(const std::uint8_t* pair, int k_tiles, Ahead ahead) {
@@ -74,19 +44,50 @@ SALVER_INLINE void fetch_ahead(const std::uint8_t* pair, int k_tiles, Ahead ahea
   for (int i = 0; i < ahead.lines; ++i, line += 64) _mm_prefetch(line, _MM_HINT_T1);
 }
 
-SALVER_TILE_SUMS(tile_int8_sums, std::int8_t, std::int32_t, _tile_dpbusd)
-SALVER_TILE_SUMS(tile_bf16_sums, std::uint16_t, float, _tile_dpbf16ps)
-
-void int8_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel,
-               int k_tiles, Ahead ahead, std::int32_t* sums) {
-  if (rows <= kFewRows) {
-    vnni_sums(a, stride, rows, panel, k_tiles, ahead, sums);
-  } else {
-    tile_int8_sums(a, stride, rows, panel, k_tiles, ahead, sums);
+// Sums of up to 32 rows: tiles 0..3 hold them (row half, channel half), 4..5 rows, 6..7 weights.
+// `between()` is other work for the vector units while the matrix unit has enough to do.
+template <Format format, typename Sum, typename Between>
+void tile_sums(const std::uint8_t* a, std::size_t stride, int rows, const void* weights, int k_tiles, Ahead ahead,
+               Sum* sums, const Between& between) {
+  const auto* panel = static_cast<const std::uint8_t*>(weights);
+  constexpr std::size_t kOut = kPanel * sizeof(Sum);
+  const bool halves = rows > 16;
+  settle_memory();
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int kt = 0; kt < k_tiles; ++kt, a += kTileBytes, panel += 2 * kTileBytes) {
+    fetch_ahead(panel, k_tiles, ahead);
+    _tile_loadd(6, panel, 64);
+    _tile_loadd(4, a, 64);
+    multiply<format, 0, 4, 6>();
+    _tile_loadd(7, panel + kTileBytes, 64);
+    multiply<format, 1, 4, 7>();
+    if (halves) {
+      _tile_loadd(5, a + 16 * stride, 64);
+      multiply<format, 2, 5, 6>();
+      multiply<format, 3, 5, 7>();
+    }
+    between();
+  }
+  _tile_stored(0, sums, kOut);
+  _tile_stored(1, sums + kLanes, kOut);
+  if (halves) {
+    _tile_stored(2, sums + 16 * kPanel, kOut);
+    _tile_stored(3, sums + 16 * kPanel + kLanes, kOut);
   }
 }
 
-constexpr auto bf16_sums = tile_bf16_sums;
+constexpr auto int8_sums = [](const std::uint8_t* a, std::size_t stride, int rows, const auto&... of) {
+  if (rows <= kFewRows) {
+    vnni_sums(a, stride, rows, of...);
+  } else {
+    tile_sums<Format::int8>(a, stride, rows, of...);
+  }
+};
+
+constexpr auto bf16_sums = [](const auto&... of) { tile_sums<Format::bf16>(of...); };
 
 }  // namespace
 }  // namespace salver

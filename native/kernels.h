@@ -26,8 +26,9 @@ constexpr int kMaxHeadDim = 256;
 enum class Encoding {
   one_byte,   // u8 = round(x / scale) + 128: one row per token
   two_bytes,  // u16 = round(x / scale) + 32768, its high and its low bytes in two rows per token
-  bf16,       // one row per token
-  groups,     // s8 = round(x / scale of its group of k); the second row holds each group's `RowGroup`
+  bf16,       // x rounded: one row per token
+  two_bf16,   // and what rounding left out, rounded: two rows per token
+  groups,     // s8 = round(x / scale of its group of k): one row per token, and a `RowGroup` per group
 };
 
 // What an activation row's group of kGroup numbers contributes besides its s8.
@@ -43,6 +44,12 @@ enum class Groups {
   single,  // an f16 scale per group; the minimum is -8 * scale
   nested,  // u8 of scale and of minimum per group, times an f16 of each per kSuperGroups
 };
+
+constexpr bool is_bf16(Encoding encoding) { return encoding == Encoding::bf16 || encoding == Encoding::two_bf16; }
+constexpr int bytes_per_value(Encoding encoding) { return is_bf16(encoding) ? 2 : 1; }
+constexpr int rows_per_token(Encoding encoding) {
+  return encoding == Encoding::two_bytes || encoding == Encoding::two_bf16 ? 2 : 1;
+}
 
 // Weights [n, k] in panels of 32 channels. A panel is a run of tile pairs along k; a tile holds 16
 // channels x 64 int8 (or 32 bf16) of k, four bytes of one channel side by side, which is at once an
@@ -66,14 +73,23 @@ struct PackedMatrix {
   const std::uint8_t* panel(int index) const { return data + index * panel_bytes; }
 };
 
-// Rows for a product: `stride` bytes apart, readable up to the next multiple of kTileRows.
+// Rows for a product, as tiles: 16 rows' first 64 bytes, their next 64, and so on, so that a tile is
+// one run of memory. `stride` bytes are room for a row: 16 rows further it goes on 16 * stride
+// further. Readable up to the next multiple of kTileRows.
 struct EncodedRows {
   const std::uint8_t* data;
   std::size_t stride;
   const float* scale;  // [tokens]
   int tokens;
   Encoding encoding;
+  const RowGroup* groups;  // of the first token, for `groups` alone
+  std::size_t group_stride;
 };
+
+// Where row `row` of such rows begins; its next 64 bytes are kTileBytes further.
+constexpr std::size_t row_offset(std::size_t row, std::size_t stride) {
+  return row / 16 * 16 * stride + row % 16 * 64;
+}
 
 // Of every 2 KiB of the next panel, `lines` cache lines from `first` on.
 struct Ahead {
@@ -163,8 +179,10 @@ struct Kernels {
   void (*enter)();  // once per thread before any other call
   void (*leave)();
   void (*norm)(const float* x, const float* weight, float epsilon, int size, float* out);
-  // Encode `x` [size] into its one or two rows; returns the scale. NaN and infinity make it NaN.
-  float (*encode)(const float* x, int size, Encoding encoding, std::uint8_t* rows, std::size_t stride);
+  // Encode `x` [size, readable to a multiple of 16] into its one or two rows, the first of which
+  // begins at `rows`; returns the scale. NaN and infinity make it NaN. `groups` writes `size` / 32 of
+  // them instead.
+  float (*encode)(const float* x, int size, Encoding encoding, std::uint8_t* rows, RowGroup* groups);
   void (*product)(const PackedMatrix&, const EncodedRows&, const Destination&, int first_panel, int end_panel);
   void (*heads)(const HeadsTask&);
   void (*attend)(const AttentionTask&);

@@ -40,15 +40,15 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
       kernels_(kernels),
       pool_(limits.threads, {kernels.enter, kernels.leave}),
       encoding_(encoding_of(precision)),
-      rows_per_token_(encoding_ == Encoding::two_bytes ? 2 : 1),
+      rows_per_token_(rows_per_token(encoding_)),
       padded_dim_(padded_head_dim(kv_format, shape.head_dim)),
       hidden_stride_(round_up(shape.hidden, kPanel)),
       heads_stride_(round_up((shape.heads + 2 * shape.kv_heads) * shape.head_dim, kPanel)),
       mixed_stride_(round_up(shape.heads * shape.head_dim, kPanel)),
       gated_stride_(round_up(shape.intermediate, kPanel)) {
   const std::size_t widest = std::max({hidden_stride_, mixed_stride_, gated_stride_});
-  encoded_stride_ = round_up(widest * (encoding_ == Encoding::bf16 ? 2 : 1), 64);
-  if (encoded_stride_ % 1024 == 0) encoded_stride_ += 64;  // rows in other cache sets
+  encoded_stride_ = round_up(widest * bytes_per_value(encoding_), 64);
+  row_groups_stride_ = widest / kGroup;
   head_block_bytes_ = kv_head_bytes(kv_format, padded_dim_);
   block_stride_ = head_block_bytes_ * shape.kv_heads;
   layer_block_bytes_ = block_stride_ * limits.blocks;
@@ -60,6 +60,7 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
   gated_ = Buffer(tokens * gated_stride_ * sizeof(float));
   encoded_ = Buffer((tokens * rows_per_token_ + kTileRows) * encoded_stride_);
   scales_ = Buffer(tokens * sizeof(float));
+  row_groups_ = Buffer(precision == Precision::q4 ? tokens * row_groups_stride_ * sizeof(RowGroup) : 0);
   queries_ = Buffer(tokens * shape.heads * query_bytes(kv_format, padded_dim_));
   scratch_ = Buffer(limits.threads * scratch_floats() * sizeof(float));
   logits_ = Buffer((std::size_t(kDrawnRows) * shape.vocab + 8) * sizeof(float));
@@ -160,6 +161,15 @@ Destination Model::residual() const { return {hidden_.as<float>(), hidden_stride
 
 Destination Model::gated() const { return {gated_.as<float>(), gated_stride_, Epilogue::swiglu}; }
 
+std::uint8_t* Model::encoded(int token, Encoding encoding) const {
+  return encoded_.as<std::uint8_t>() + row_offset(std::size_t(token) * rows_per_token(encoding), row_room(encoding));
+}
+
+EncodedRows Model::encoded_rows(int first, int tokens, Encoding encoding) const {
+  return {encoded(first, encoding), row_room(encoding), scales_.as<float>() + first, tokens,
+          encoding,                 row_groups(first),  row_groups_stride_};
+}
+
 void Model::encode_hidden(const float* norm, const Weights& reader, int hidden_row, int row, int member) {
   float* normed = scratch_.as<float>() + member * scratch_floats();
   kernels_.norm(hidden(hidden_row), norm, shape_.epsilon, shape_.hidden, normed);
@@ -175,15 +185,13 @@ void Model::encode_plain(const Buffer& source, std::size_t stride, int size, con
 }
 
 void Model::encode(const float* x, int size, const Weights& reader, int row) {
-  std::uint8_t* to = encoded_.as<std::uint8_t>() + std::size_t(row) * rows_per_token_ * encoded_stride_;
-  scales_.as<float>()[row] = kernels_.encode(x, size, encoding_for(reader), to, encoded_stride_);
+  const Encoding encoding = encoding_for(reader);
+  scales_.as<float>()[row] = kernels_.encode(x, size, encoding, encoded(row, encoding), row_groups(row));
 }
 
 void Model::multiply(const Weights& weights, int first, int tokens, const Destination& to,
                      int first_panel, int end_panel) {
-  const EncodedRows rows = {
-      encoded_.as<std::uint8_t>() + std::size_t(first) * rows_per_token_ * encoded_stride_,
-      encoded_stride_, scales_.as<float>() + first, tokens, encoding_for(weights)};
+  const EncodedRows rows = encoded_rows(first, tokens, encoding_for(weights));
   const Destination from_first = {to.data + first * to.stride, to.stride, to.epilogue};
   kernels_.product(weights.view(), rows, from_first, first_panel, end_panel);
 }
@@ -211,10 +219,8 @@ void Model::head_panels(const std::int32_t* rows, int count, const Take& take) {
       piece.scale += first_panel * kPanel;
       piece.offset += first_panel * kPanel;
       piece.bias += first_panel * kPanel;
-      const EncodedRows encoded = {
-          encoded_.as<std::uint8_t>() + std::size_t(first) * rows_per_token_ * encoded_stride_,
-          encoded_stride_, scales_.as<float>() + first, some, encoding_};
-      kernels_.product(piece, encoded, {logits, kChannels, Epilogue::store}, 0, end_panel - first_panel);
+      const EncodedRows from = encoded_rows(first, some, encoding_);
+      kernels_.product(piece, from, {logits, kChannels, Epilogue::store}, 0, end_panel - first_panel);
       const int channels = std::min(kChannels, shape_.vocab - first_panel * kPanel);
       take(task, first, some, first_panel * kPanel, channels, logits);
     }

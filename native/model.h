@@ -114,6 +114,14 @@ class Model {
   template <typename Body>
   void each_row(const Body& body);
 
+  // A token has the same room however it is encoded: threads are at different matrices of a layer.
+  std::size_t row_room(Encoding encoding) const {
+    return encoded_stride_ * rows_per_token_ / rows_per_token(encoding);
+  }
+  // Its first row as `encoding` writes it; a multiple of 16 tokens may begin a product.
+  std::uint8_t* encoded(int token, Encoding encoding) const;
+  RowGroup* row_groups(int token) const { return row_groups_.as<RowGroup>() + token * row_groups_stride_; }
+  EncodedRows encoded_rows(int first, int tokens, Encoding encoding) const;
   // Each writes a row in the way in which `reader` reads it.
   void encode_hidden(const float* norm, const Weights& reader, int hidden_row, int row, int member);
   void encode_normed(const float* norm, const Weights& reader, int row, int member);
@@ -147,7 +155,7 @@ class Model {
   Encoding encoding_;
   int rows_per_token_;
   int padded_dim_, positions_ = 0;
-  std::size_t hidden_stride_, heads_stride_, mixed_stride_, gated_stride_, encoded_stride_;
+  std::size_t hidden_stride_, heads_stride_, mixed_stride_, gated_stride_, encoded_stride_, row_groups_stride_;
   std::size_t head_block_bytes_, layer_block_bytes_, block_stride_;
 
   std::vector<float> cosines_, sines_;
@@ -164,7 +172,7 @@ class Model {
   std::vector<Place> places_;
   std::vector<Tile> tiles_, pieces_;  // pieces of tiles, where there are fewer tiles than are good
   std::vector<float> parts_;
-  Buffer hidden_, projections_, mixed_, gated_, encoded_, scales_, queries_, scratch_, logits_;
+  Buffer hidden_, projections_, mixed_, gated_, encoded_, scales_, row_groups_, queries_, scratch_, logits_;
 };
 
 }  // namespace salver

@@ -52,25 +52,25 @@ SALVER_INLINE Levels levels_of_largest(float most, float limit) {
 }
 
 // Signed integers of `limit` levels a side, shifted to be unsigned.
-float encode_integers(const float* x, int size, bool two_bytes, std::uint8_t* rows, std::size_t stride) {
-  const float limit = two_bytes ? 32767.0F : 127.0F;
-  const Levels levels = levels_of_largest(largest_magnitude(x, size), limit);
+template <bool two_bytes>
+float encode_integers(const float* x, int size, std::uint8_t* rows) {
+  const Levels levels = levels_of_largest(largest_magnitude(x, size), two_bytes ? 32767.0F : 127.0F);
   for (int i = 0; i < size; i += kLanes) {
     const I16 value = round_to_int(load(x + i) * levels.inverse);
-    if (two_bytes) {
+    std::uint8_t* to = rows + i / 64 * kTileBytes + i % 64;
+    if constexpr (two_bytes) {
       const I16 shifted = value + 32768;
-      store_bytes(rows + i, shifted >> 8);
-      store_bytes(rows + stride + i, shifted & 255);
+      store_bytes(to, shifted >> 8);
+      store_bytes(to + 64, shifted & 255);
     } else {
-      store_bytes(rows + i, value + 128);
+      store_bytes(to, value + 128);
     }
   }
   return levels.scale;
 }
 
 // Each group of 32 by itself. A group of non-numbers gets scale NaN, as a row of `encode_integers` does.
-void encode_groups(const float* x, int size, std::uint8_t* rows, std::size_t stride) {
-  auto* group = reinterpret_cast<RowGroup*>(rows + stride);
+void encode_groups(const float* x, int size, std::uint8_t* rows, RowGroup* group) {
   for (int i = 0; i < size; i += kGroup, ++group) {
     const F16 a = load(x + i), b = load(x + i + kLanes);
     const I16 left = reinterpret_cast<I16>(a) & 0x7fffffff, right = reinterpret_cast<I16>(b) & 0x7fffffff;
@@ -78,23 +78,36 @@ void encode_groups(const float* x, int size, std::uint8_t* rows, std::size_t str
     const bool finite = most <= 3.4e38F;
     const F16 inverse = splat(finite && most > 1e-30F ? 127.0F / most : 0.0F);
     const I16 first = round_to_int(a * inverse), second = round_to_int(b * inverse);
-    store_bytes(rows + i, first);
-    store_bytes(rows + i + kLanes, second);
+    std::uint8_t* to = rows + i / 64 * kTileBytes + i % 64;
+    store_bytes(to, first);
+    store_bytes(to + kLanes, second);
     group->scale = finite ? most / 127.0F : __builtin_nanf("");
     group->sum = group->scale * static_cast<float>(sum(first + second));
   }
 }
 
-float encode_row(const float* x, int size, Encoding encoding, std::uint8_t* rows, std::size_t stride) {
-  if (encoding == Encoding::groups) {
-    encode_groups(x, size, rows, stride);
-    return 1.0F;
+// Each value rounded, and with `two_terms` what that left out, rounded. Rows end in zeros to a whole
+// tile, since what weighs nothing there must not be NaN.
+template <bool two_terms>
+void encode_bf16(const float* x, int size, std::uint8_t* rows) {
+  const int end = (size + 31) / 32 * 32;
+  for (int i = 0; i < end; i += kLanes) {
+    auto* to = reinterpret_cast<std::uint16_t*>(rows + i / 32 * kTileBytes + i % 32 * 2);
+    const F16 value = i < size ? load(x + i) : F16{};
+    const H16 rounded = to_bf16(value);
+    *reinterpret_cast<LooseH16*>(to) = rounded;
+    if constexpr (two_terms) store_bf16(to + 32, value - from_bf16(rounded));
   }
-  if (encoding != Encoding::bf16) {
-    return encode_integers(x, size, encoding == Encoding::two_bytes, rows, stride);
+}
+
+float encode_row(const float* x, int size, Encoding encoding, std::uint8_t* rows, RowGroup* groups) {
+  switch (encoding) {
+    case Encoding::one_byte: return encode_integers<false>(x, size, rows);
+    case Encoding::two_bytes: return encode_integers<true>(x, size, rows);
+    case Encoding::bf16: encode_bf16<false>(x, size, rows); break;
+    case Encoding::two_bf16: encode_bf16<true>(x, size, rows); break;
+    case Encoding::groups: encode_groups(x, size, rows, groups); break;
   }
-  auto* out = reinterpret_cast<std::uint16_t*>(rows);
-  for (int i = 0; i < size; i += kLanes) store_bf16(out + i, load(x + i));
   return 1.0F;
 }
 

@@ -43,22 +43,22 @@ SALVER_INLINE F16 fma(F16 a, F16 b, F16 c) {
 // The larger of each; `b` where `a` is NaN.
 SALVER_INLINE F16 larger(F16 a, F16 b) { return a > b ? a : b; }
 
+// Lane i with lane i + 8, then with i + 4, i + 2 and i + 1.
+template <typename Combine>
+SALVER_INLINE float folded(F16 x, const Combine& combine) {
+  x = combine(x, __builtin_shuffle(x, I16{8, 9, 10, 11, 12, 13, 14, 15}));
+  x = combine(x, __builtin_shuffle(x, I16{4, 5, 6, 7}));
+  x = combine(x, __builtin_shuffle(x, I16{2, 3}));
+  x = combine(x, __builtin_shuffle(x, I16{1}));
+  return x[0];
+}
+
 SALVER_INLINE float sum(F16 x) {
-  alignas(64) float lane[16];
-  store(lane, x);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  }
-  return lane[0];
+  return folded(x, [](F16 a, F16 b) { return a + b; });
 }
 
 SALVER_INLINE float largest(F16 x) {
-  alignas(64) float lane[16];
-  store(lane, x);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
-  }
-  return lane[0];
+  return folded(x, [](F16 a, F16 b) { return a > b ? a : b; });
 }
 
 // Lane i meets lane i ^ 8, then i ^ 4, i ^ 2 and i ^ 1.
@@ -86,10 +86,22 @@ SALVER_INLINE I16 round_to_int(F16 x) {
   return reinterpret_cast<I16>(x + kShift) - 0x4B400000;
 }
 
-// e^x to about 1 ulp for x in [-87, 88]; 0 below, infinity above, NaN kept; exactly 1 at 0.
+// p * 2^n for whole n in [-252, 252]: infinity where that is too large, 0 where it is too small.
+SALVER_INLINE F16 scale_by_power(F16 p, I16 n) {
+#if defined(__AVX512F__)
+  const F16 power = to_float(n);
+  return reinterpret_cast<F16>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(power)));
+#else
+  const I16 half = n >> 1;  // in two factors, since 2^128 alone is no float
+  return p * reinterpret_cast<F16>((half + 127) << 23) * reinterpret_cast<F16>((n - half + 127) << 23);
+#endif
+}
+
+// e^x to about 1 ulp for x in [-87, 88]; 0 below -104, infinity above 89, NaN kept; exactly 1 at 0.
 // Cephes' split of ln 2 and a minimax polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
 SALVER_INLINE F16 exp(F16 x) {
-  const F16 clamped = x < -88.0F ? splat(-88.0F) : (x > 88.5F ? splat(88.5F) : x);
+  const F16 from_below = x < -120.0F ? splat(-120.0F) : x;  // NaN passes
+  const F16 clamped = from_below > 120.0F ? splat(120.0F) : from_below;
   const I16 power = round_to_int(clamped * 1.44269504F);
   const F16 n = to_float(power);
   F16 r = fma(n, splat(-0.693359375F), clamped);
@@ -101,12 +113,7 @@ SALVER_INLINE F16 exp(F16 x) {
   p = fma(p, r, splat(1.6666665459e-1F));
   p = fma(p, r, splat(5.0000001201e-1F));
   p = fma(p, r * r, r) + 1.0F;
-  const I16 half = power >> 1;  // in two factors, since 2^128 alone is no float
-  const F16 low = reinterpret_cast<F16>((half + 127) << 23);
-  const F16 high = reinterpret_cast<F16>((power - half + 127) << 23);
-  p = p * low * high;
-  p = x < -88.0F ? splat(0.0F) : p;
-  return x != x ? x : p;
+  return scale_by_power(p, power);
 }
 
 SALVER_INLINE std::uint16_t to_bf16(float x) {
@@ -121,11 +128,17 @@ SALVER_INLINE float from_bf16(std::uint16_t x) {
 
 // Round to nearest even; NaN stays NaN.
 SALVER_INLINE H16 to_bf16(F16 x) {
+#if defined(__AVX512BF16__)
+  return reinterpret_cast<H16>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(x)));
+#else
   const U16 bits = reinterpret_cast<U16>(x);
   const U16 rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   const U16 nan = bits >> 16 | 0x40;
   return __builtin_convertvector(x != x ? nan : rounded, H16);
+#endif
 }
+
+SALVER_INLINE F16 from_bf16(H16 x) { return reinterpret_cast<F16>(__builtin_convertvector(x, U16) << 16); }
 
 SALVER_INLINE void store_bf16(std::uint16_t* p, F16 x) {
   *reinterpret_cast<LooseH16*>(p) = to_bf16(x);

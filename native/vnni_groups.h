@@ -36,7 +36,7 @@ void vnni_group_rows(const std::uint8_t* panel, int groups, const GroupedRows& r
       const __m512i b_high = _mm512_and_si512(_mm512_srli_epi16(b, 4), low_half);
 #pragma GCC unroll 4
       for (int row = 0; row < Rows; ++row) {
-        const std::int8_t* codes = rows.codes(row) + group * kGroup + line * 4;
+        const std::int8_t* codes = rows.codes(row, group) + line * 4;
         const __m512i low = four_of(codes), high = four_of(codes + kGroup / 2);
         left[row] = _mm512_dpbusd_epi32(left[row], a_low, low);
         right[row] = _mm512_dpbusd_epi32(right[row], b_low, low);
@@ -66,7 +66,7 @@ void vnni_group_sums(const std::uint8_t* panel, int groups, const GroupedRows& r
                                                     vnni_group_rows<kind, 3>, vnni_group_rows<kind, 4>};
   for (int row = 0; row < rows.count; row += kVnniGroupRows) {
     const int count = rows.count - row < kVnniGroupRows ? rows.count - row : kVnniGroupRows;
-    kByCount[count - 1](panel, groups, {rows.data + 2 * row * rows.stride, rows.stride, count}, sums + row * kPanel);
+    kByCount[count - 1](panel, groups, rows.part(row, count), sums + row * kPanel);
   }
 }
 

@@ -40,9 +40,10 @@ def test_the_short_contract_is_kept_whole(short_text: str) -> None:
     [
         ("telemetry: {prompt_logging: off, trace_sample: 0%}", []),
         ("telemetry: {prompt_logging: on}", ["telemetry.prompt_logging"]),
+        ("tenants: [{name: a}]", []),
+        ("tenants: [{name: a}, {name: b, weight: 2}]", ["tenants.weight"]),
         ("slo: {tpot_p95: 1s}", []),
         ("slo: {ttft_p95: 1s}", ["slo.ttft_p95"]),
-        ("tenants: [{name: a}]", ["tenants"]),
     ],
 )
 def test_only_what_is_declared_counts(short_text: str, added: str, paths: list[str]) -> None:
@@ -60,5 +61,5 @@ def test_an_engine_that_this_build_lacks_is_a_fault(full_text: str, short_text: 
 
 def test_enforcement_can_be_asked_for_by_path() -> None:
     assert enforcement_of("release.envelope.memory")[0]
-    assert enforcement_of("tenants.weight") == (False, NOT_YET["tenants"])
+    assert enforcement_of("tenants.weight") == (False, NOT_YET["tenants.weight"])
     assert enforcement_of("release") == (False, "")

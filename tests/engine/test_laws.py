@@ -103,14 +103,14 @@ class Laws(RuleBasedStateMachine):
         name = f"r{self.num_arrivals}"
         self.num_arrivals += 1
         request = GenerateRequest(name, prompt, sampling, n=n, cache_salt=salt, deadline=deadline)
-        before = self.scheduler.load()
+        before = self.scheduler.load(self.clock.now())
         try:
             self.scheduler.add(request, now)
         except TooLarge:
             assert len(prompt) + sampling.max_tokens > LIMITS.max_context_tokens
-            assert self.scheduler.load() == before
+            assert self.scheduler.load(self.clock.now()) == before
         except Refused as refused:
-            assert self.scheduler.load() == before
+            assert self.scheduler.load(self.clock.now()) == before
             self.check_refusal(refused, request, before.requests_waiting, before.tokens_waiting)
         else:
             self.check_admission(request, before.requests_waiting, before.tokens_waiting)
@@ -124,7 +124,8 @@ class Laws(RuleBasedStateMachine):
         assert decision.value > decision.limit
         if decision.cause is Cause.DEADLINE:
             assert request.deadline is not None
-            assert request.deadline <= self.clock.now()
+            late = request.deadline <= self.clock.now()
+            assert late == (decision.rule == "request.deadline_s")
         elif decision.rule == "admission.max_queued_requests":
             assert n + request.n > BOUND.max_requests
         else:
@@ -228,7 +229,7 @@ class Laws(RuleBasedStateMachine):
     @invariant()
     def law_10_the_queue_is_bounded(self) -> None:
         # Preempted requests wait too, but were admitted before: they come on top of the bound.
-        waiting = self.scheduler.load().requests_waiting
+        waiting = self.scheduler.load(self.clock.now()).requests_waiting
         assert waiting <= BOUND.max_requests + LIMITS.max_running
 
     def check_no_dead_work(self, plan: SchedulerOutput, now: float) -> None:

@@ -13,7 +13,7 @@ async def scrape(client: httpx.AsyncClient) -> dict[str, float]:
     """Samples as `name{value,value}` without the labels that never change."""
     answer = await client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    fixed = {"deployment", "release", "model_name"}
+    fixed = {"deployment", "release", "model_name", "tenant"}
     samples = {}
     for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:

@@ -98,13 +98,15 @@ def test_counts() -> None:
     metrics.observe(ended(Outcome.EXPIRED))
     metrics.observe(RequestRefused("envelope.max_context_tokens", 413))
     told = scrape(metrics)
-    requests = {outcome: key("salver_requests_total", **OWN, endpoint="chat", outcome=outcome)
+    requests = {outcome: key("salver_requests_total", **OWN, tenant="default", endpoint="chat", outcome=outcome)
                 for outcome in ("finished", "expired")}  # fmt: skip
     assert [told[name] for name in requests.values()] == [1, 1]
-    assert told[key("salver_tokens_total", **OWN, kind="cached")] == 8
-    assert told[key("salver_tokens_total", **OWN, kind="output")] == 6
+    assert told[key("salver_tokens_total", **OWN, tenant="default", kind="cached")] == 8
+    assert told[key("salver_tokens_total", **OWN, tenant="default", kind="output")] == 6
     assert told[key("vllm:request_success_total", **VLLM, finished_reason="stop")] == 1
-    refused = key("salver_refusals_total", **OWN, rule="envelope.max_context_tokens", code="413")
+    refused = key(
+        "salver_refusals_total", **OWN, tenant="", rule="envelope.max_context_tokens", code="413"
+    )
     assert told[refused] == 1
 
 
@@ -117,7 +119,7 @@ def test_the_rule_label_cannot_grow_without_bound() -> None:
     ]
     assert len(rules) == MAX_RULES + 1
     told = scrape(metrics)
-    assert told[key("salver_refusals_total", **OWN, rule="other", code="429")] == 50
+    assert told[key("salver_refusals_total", **OWN, tenant="", rule="other", code="429")] == 50
 
 
 def test_two_services_do_not_share_counts() -> None:

@@ -7,8 +7,9 @@ import httpx
 from salver.cli import console
 
 
-async def ask(url: str, model: str, text: str) -> None:
-    """Ask one question and print the answer as it streams in."""
+async def ask(url: str, model: str, text: str, key: str | None = None) -> None:
+    """Ask one question, with a key where there is one, and print the answer as it streams in."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     body = {
         "model": model,
         "messages": [{"role": "user", "content": text}],
@@ -19,7 +20,7 @@ async def ask(url: str, model: str, text: str) -> None:
     console.say(f"> {text}")
     async with (
         httpx.AsyncClient(base_url=url, timeout=None) as client,  # noqa: S113 - the server's own
-        client.stream("POST", "/v1/chat/completions", json=body) as response,
+        client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as response,
     ):
         if response.is_error:
             console.note((await response.aread()).decode())

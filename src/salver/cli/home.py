@@ -23,6 +23,11 @@ def state_url() -> str:
     return os.environ.get("SALVER_STATE") or f"sqlite:///{salver_home() / 'state.db'}"
 
 
+def api_key() -> str | None:
+    """`$SALVER_API_KEY`: the key that this command sends as a client."""
+    return os.environ.get("SALVER_API_KEY") or None
+
+
 def forced_isa() -> str | None:
     """`$SALVER_ISA`: a slower path of the native core, such as `avx2`, to be taken anyway."""
     return os.environ.get("SALVER_ISA") or None

@@ -21,7 +21,7 @@ from salver.cli.check import examine, report_lines
 from salver.cli.development import assume_contract
 from salver.cli.exits import Exit
 from salver.cli.first_request import ask as send_first_request
-from salver.cli.home import forced_isa, store_root
+from salver.cli.home import api_key, forced_isa, state_url, store_root
 from salver.cli.service import Service
 from salver.contract import Deployment, load_deployment
 from salver.gateway import listen
@@ -40,23 +40,32 @@ def serve(
             "mode under a contract that is assumed and printed.",
         ),
     ],
-    host: Annotated[str, typer.Option(help="Address to listen on; loopback only.")] = "127.0.0.1",
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on; beyond loopback only for a contract with tenants."
+        ),
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
     ask: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Once ready, ask this over HTTP and print the answer."),
+        typer.Option(
+            metavar="TEXT",
+            help="Once ready, ask this over HTTP and print the answer; with the key in "
+            "$SALVER_API_KEY, where one is needed.",
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say where it listens as one line of JSON.")
     ] = False,
 ) -> None:
     """Check a contract and serve it."""
-    _require_loopback(host)
-    _log_to_stderr()
     development = target.suffix not in {".yaml", ".yml"}
+    _require_loopback(host, None if development else target)
+    _log_to_stderr()
     deployment = _assumed(target, as_json=as_json) if development else _checked(target)
     mode: Mode = "development" if development else "production"
-    service = Service(deployment, mode, store_root(), forced_isa())
+    service = Service(deployment, mode, store_root(), state_url(), forced_isa())
     listener = listen(host, port)
     url = _url(listener)
 
@@ -73,19 +82,26 @@ def serve(
         else:
             console.note(f"{console.bold(deployment.name)} ({mode}) is ready at {url}")
         if ask is not None:
-            await send_first_request(url, deployment.name, ask)
+            await send_first_request(url, deployment.name, ask, api_key())
 
     ended_by = uvloop.run(service.run(listener, on_ready))
     if ended_by is signal.SIGINT:
         raise typer.Exit(Exit.INTERRUPTED)
 
 
-def _require_loopback(host: str) -> None:
-    """Without keys, whoever reaches the port may use it; so nobody else may reach it."""
-    if host not in LOOPBACK:
+def _require_loopback(host: str, contract: Path | None) -> None:
+    """Without keys, whoever reaches the port may use it; so nobody else may reach it.
+
+    Raises:
+        BadParameter: another host, and no contract or one without tenants.
+        ContractError: the contract has faults.
+    """
+    if host in LOOPBACK:
+        return
+    if contract is None or not load_deployment(contract).tenants:
         raise typer.BadParameter(
-            f"cannot listen on {host}: this version has no API keys, and without keys Salver "
-            f"listens on loopback only ({', '.join(LOOPBACK)})",
+            f"cannot listen on {host}: no contract declares tenants here, so there are no keys, "
+            f"and without keys Salver listens on loopback only ({', '.join(LOOPBACK)})",
             param_hint="--host",
         )
 

@@ -3,18 +3,19 @@
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 from salver.cli.fit import runner_kind
 from salver.clock import MonotonicClock
 from salver.contract import Deployment
-from salver.gateway import Limits, Served, create_app
+from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
 from salver.gateway import serve as serve_http
 from salver.gateway.service import Mode
 from salver.models import Model, open_model
 from salver.registry import ArtifactStore, Digest
+from salver.state import Database
 from salver.worker import Patience, ReadinessProbe, Supervisor, WorkerSpec
 
 PROBE_TEXT = "Hello"
@@ -27,15 +28,22 @@ class Service:
         deployment: passed every check.
         mode: `development` marks a contract that was assumed.
         store: the root of the store that has its artifact.
+        state: the URL of the state store, which is opened only if there are tenants.
         isa: a slower path of the native core, where one is forced.
     """
 
     def __init__(
-        self, deployment: Deployment, mode: Mode, store: Path, isa: str | None = None
+        self,
+        deployment: Deployment,
+        mode: Mode,
+        store: Path,
+        state: str,
+        isa: str | None = None,
     ) -> None:
         self._deployment = deployment
         self._mode: Mode = mode
         self._store = store
+        self._state = state
         self._isa = isa
         self._clock = MonotonicClock()
 
@@ -49,7 +57,7 @@ class Service:
         Raises:
             SalverError: the worker could not start; the listener is closed.
         """
-        with listener:
+        with listener, self._tenancy() as tenancy:
             model = self._open_model()
             async with self._worker() as supervisor, self._probe(supervisor, model) as probe:
                 app = create_app(
@@ -59,11 +67,26 @@ class Service:
                     tokenizer=model.tokenizer,
                     chat_template=model.chat_template,
                     ready=lambda: probe.ready(self._clock.now()),
+                    tenancy=tenancy,
                     clock=self._clock,
                     worker_restarts=lambda: supervisor.restarts,
                 )
                 async with _beside(on_ready()):
                     return await serve_http(app, listener)
+
+    @contextmanager
+    def _tenancy(self) -> Iterator[Tenancy | None]:
+        """The declared tenants with the store of their keys and their use; None without any."""
+        deployment = self._deployment
+        if not deployment.tenants:
+            yield None
+            return
+        away = deployment.admission.state_away
+        with (
+            closing(Database(self._state)) as database,
+            closing(StoreThreads(database.threads)) as threads,
+        ):
+            yield Tenancy(deployment.name, deployment.tenants, away, database, threads)
 
     def _open_model(self) -> Model:
         """For the tokenizer and the chat template; hashed here too, since this process uses them."""

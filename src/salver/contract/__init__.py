@@ -27,12 +27,15 @@ from salver.contract.policy import (
     Rollout,
     Shadow,
     Slo,
+    StateAway,
     Telemetry,
     Tenant,
     TrafficClass,
     UpstreamBackend,
+    WithoutState,
 )
 from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
+from salver.contract.scope import Scope
 
 __all__ = [
     "Action",
@@ -62,8 +65,10 @@ __all__ = [
     "Rollout",
     "Runtime",
     "SamplingParams",
+    "Scope",
     "Shadow",
     "Slo",
+    "StateAway",
     "StepShape",
     "Telemetry",
     "Tenant",
@@ -72,6 +77,7 @@ __all__ = [
     "TokenLogprobs",
     "TrafficClass",
     "UpstreamBackend",
+    "WithoutState",
     "declared_only",
     "load_deployment",
     "unavailable",

@@ -15,6 +15,8 @@ class LoadSnapshot:
     requests_waiting: int = 0
     requests_running: int = 0
     tokens_waiting: int = 0  # prompt tokens of the waiting requests
+    queue_seconds: float = 0.0  # at least, until a request that comes now has its turn
+    kv_block_tokens: int = 0
     kv_blocks_total: int = 0
     kv_blocks_owned: int = 0  # held by at least one running request
     kv_blocks_cached: int = 0  # held by nobody, kept for prefix hits

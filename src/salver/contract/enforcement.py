@@ -35,6 +35,16 @@ ENFORCED = {
     "admission.max_queued_requests": "a request beyond it is refused",
     "admission.max_queued_tokens": "a request beyond it is refused",
     "admission.default_timeout": "the deadline of a request that brings none",
+    "admission.state_away.authentication": "decides on keys while the state store is away",
+    "admission.state_away.requests_per_minute": "decides on it while the state store is away",
+    "admission.state_away.tokens_per_minute": "decides on it while the state store is away",
+    "admission.state_away.max_in_flight": "decides on it while the state store is away",
+    "admission.state_away.max_tokens_in_flight": "decides on it while the state store is away",
+    "tenants.name": "a request needs a key of a tenant that is declared",
+    "tenants.requests_per_minute": "reserved before a request, over all gateways; beyond it 429",
+    "tenants.tokens_per_minute": "reserved before a request and settled after it; beyond it 429",
+    "tenants.max_in_flight": "reserved before a request; beyond it 429",
+    "tenants.max_tokens_in_flight": "reserved before a request; beyond it 429",
     "probes.interval": "a probe inference runs that often; /ready rests on it",
     "probes.wedge_after": "a worker whose step takes longer is replaced",
 }
@@ -45,7 +55,8 @@ NOT_YET = {
     "slo.e2e_p99": "No answer is held against it; deadlines are.",
     "slo.availability": "Nothing is measured against it yet.",
     "admission.overload": "A full queue refuses new requests, whatever their class.",
-    "tenants": "Every caller is served as one tenant, without weights, quotas or classes.",
+    "tenants.weight": "The order is first come, first served, whoever came.",
+    "tenants.class": "Every request has the same class.",
     "probes.golden": "Probes check that the worker answers, not what it answers.",
     "rollout": "A new release replaces the old one at once, by a restart.",
     "fallback": "A request that the release cannot serve is refused.",
@@ -115,8 +126,11 @@ def unavailable(deployment: Deployment, *, native_core: bool) -> tuple[Fault, ..
 
 
 def _declared(section: Section, path: str) -> Any:
-    """The value that was written at the path, or None if the file does not have it."""
+    """The value that was first written at the path, or None if the file does not have it."""
     key, _, rest = path.partition(".")
     names = {info.alias or name: name for name, info in type(section).model_fields.items()}
     value = getattr(section, names[key]) if names[key] in section.model_fields_set else None
-    return _declared(value, rest) if rest and value is not None else value
+    if not rest or value is None:
+        return value
+    parts = value if isinstance(value, tuple) else (value,)
+    return next((found for part in parts if (found := _declared(part, rest)) is not None), None)

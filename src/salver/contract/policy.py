@@ -45,6 +45,43 @@ class Overload(StrEnum):
     SHED_LOWEST_CLASS = "shed_lowest_class"
 
 
+class WithoutState(StrEnum):
+    """What a limiter does while the state store that it needs is away."""
+
+    FAIL_OPEN = "fail_open"
+    FAIL_CLOSED = "fail_closed"
+
+
+class StateAway(Section):
+    """What each limiter does while the state store is away: admit unchecked, or refuse with 503."""
+
+    authentication: WithoutState = Field(
+        default=WithoutState.FAIL_CLOSED,
+        description="fail_open goes on taking the keys that were valid when the store was last seen.",
+        examples=["fail_closed"],
+    )
+    requests_per_minute: WithoutState = Field(
+        default=WithoutState.FAIL_CLOSED,
+        description="fail_open admits without counting.",
+        examples=["fail_closed"],
+    )
+    tokens_per_minute: WithoutState = Field(
+        default=WithoutState.FAIL_CLOSED,
+        description="fail_open admits without counting.",
+        examples=["fail_closed"],
+    )
+    max_in_flight: WithoutState = Field(
+        default=WithoutState.FAIL_CLOSED,
+        description="fail_open admits without counting.",
+        examples=["fail_closed"],
+    )
+    max_tokens_in_flight: WithoutState = Field(
+        default=WithoutState.FAIL_CLOSED,
+        description="fail_open admits without counting.",
+        examples=["fail_closed"],
+    )
+
+
 class Admission(Section):
     """How much may wait, and for how long."""
 
@@ -69,6 +106,10 @@ class Admission(Section):
         description="What gives way when the queue is full.",
         examples=["reject_new"],
     )
+    state_away: StateAway = Field(
+        default=StateAway(),
+        description="What each limiter does while the state store is away.",
+    )
 
 
 class TrafficClass(StrEnum):
@@ -92,15 +133,27 @@ class Tenant(Section):
         description="The highest class its requests may have.",
         examples=["standard"],
     )
+    requests_per_minute: Count | None = Field(
+        default=None,
+        description="The most requests admitted within any 60 s; no bound if absent.",
+        examples=[600],
+    )
     tokens_per_minute: Count | None = Field(
         default=None,
-        description="Quota, prompt and output together; none if absent.",
+        description="The most that those admitted within any 60 s may use, prompts and outputs "
+        "together; no bound if absent.",
         examples=[50000],
     )
     max_in_flight: Count | None = Field(
         default=None,
         description="Its requests in flight at once; no bound if absent.",
         examples=[32],
+    )
+    max_tokens_in_flight: Count | None = Field(
+        default=None,
+        description="The most tokens that its requests in flight may use together; no bound if "
+        "absent.",
+        examples=[16384],
     )
 
 

@@ -64,7 +64,7 @@ class EngineCore:
         return self.scheduler.has_work
 
     def load(self) -> LoadSnapshot:
-        return self.scheduler.load()
+        return self.scheduler.load(self._clock.now())
 
     def __repr__(self) -> str:
         return f"<EngineCore {self.scheduler!r}>"

@@ -38,6 +38,11 @@ class KVCacheManager:
         return self.pool.num_blocks * self.block_size
 
     @property
+    def hit_share(self) -> float:
+        """Of the tokens looked up so far, those found."""
+        return self.num_hit_tokens / self.num_queried_tokens if self.num_queried_tokens else 0.0
+
+    @property
     def tables(self) -> dict[str, list[int]]:
         """A copy of every non-empty table, by request key."""
         return {key: list(entry.table) for key, entry in self._entries.items() if entry.table}

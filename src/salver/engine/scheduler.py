@@ -33,11 +33,12 @@ from salver.contract.latency import UNMEASURED
 from salver.engine.kv_cache import KVCacheManager
 from salver.engine.output_text import DecoderFactory, OutputText
 from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
+from salver.engine.punctuality import queue_seconds, too_late
 from salver.engine.request import Request
 from salver.engine.step_budget import StepBudget
 from salver.engine.step_telemetry import StepTelemetry
 from salver.errors import BackendError, Refused, TooLarge
-from salver.flow import QueueBound, passed
+from salver.flow import QueueBound, optimistic, passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Scheduler:
         """Accept a request's `n` sequences, or refuse it whole.
 
         Raises:
-            Refused: the queue is full, or the deadline has passed.
+            Refused: the queue is full, or the deadline has passed or cannot be met.
             TooLarge: it could never fit the pool, even alone.
         """
         longest = len(source.prompt_token_ids) + source.sampling.max_tokens
@@ -108,9 +109,18 @@ class Scheduler:
         refusal = passed(source.id, source.deadline, now) or self.queue.refusal(
             source.id, waiting=waiting, adding=adding
         )
+        sequences = list(self._sequences(source, now))
+        refusal = refusal or too_late(
+            source,
+            queue=self._queue_seconds(now),
+            cached=lambda: self.kv.num_cached_tokens(sequences[0]),
+            model=optimistic(self.telemetry.model),
+            now=now,
+        )
         if refusal:
+            self.kv.release(sequences[0])
             raise Refused(refusal)
-        self._waiting.extend(self._sequences(source, now))
+        self._waiting.extend(sequences)
         self.num_accepted += source.n
 
     def cancel(self, request_id: str) -> None:
@@ -340,12 +350,14 @@ class Scheduler:
     def num_in_flight(self) -> int:
         return len(self._waiting) + len(self._running)
 
-    def load(self) -> LoadSnapshot:
+    def load(self, now: float) -> LoadSnapshot:
         pool, told = self.kv.pool, self.telemetry
         return LoadSnapshot(
             requests_waiting=len(self._waiting),
             requests_running=len(self._running),
             tokens_waiting=sum(request.num_tokens for request in self._waiting),
+            queue_seconds=self._queue_seconds(now),
+            kv_block_tokens=self.kv.block_size,
             kv_blocks_total=pool.num_blocks,
             kv_blocks_owned=pool.num_owned,
             kv_blocks_cached=pool.num_cached,
@@ -358,6 +370,10 @@ class Scheduler:
             step_error_seconds=told.error_seconds,
             latency=None if told.model == UNMEASURED else told.model,
         )
+
+    def _queue_seconds(self, now: float) -> float:
+        model, share = optimistic(self.telemetry.model), self.kv.hit_share
+        return queue_seconds(self._in_flight(), model, hit_share=share, now=now)
 
     def _in_flight(self) -> Iterator[Request]:
         yield from self._running

@@ -1,6 +1,23 @@
 """Who goes next, who waits, who is refused: pure decisions on plain data."""
 
 from salver.flow.deadline import passed
+from salver.flow.feasibility import (
+    certain_output,
+    drain_seconds,
+    least_own_seconds,
+    optimistic,
+    own_seconds,
+    unreachable,
+)
 from salver.flow.queue_bound import QueueBound
 
-__all__ = ["QueueBound", "passed"]
+__all__ = [
+    "QueueBound",
+    "certain_output",
+    "drain_seconds",
+    "least_own_seconds",
+    "optimistic",
+    "own_seconds",
+    "passed",
+    "unreachable",
+]

@@ -3,10 +3,13 @@
 from salver.gateway.app import create_app
 from salver.gateway.server import listen, serve
 from salver.gateway.service import Limits, Served
+from salver.gateway.tenancy import StoreThreads, Tenancy
 
 __all__ = [
     "Limits",
     "Served",
+    "StoreThreads",
+    "Tenancy",
     "create_app",
     "listen",
     "serve",

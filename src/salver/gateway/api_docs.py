@@ -19,8 +19,10 @@ ABOUT = """\
 The API of OpenAI and the extras of vLLM, as far as they are implemented. A field or option that is
 not implemented is an error that names it, never ignored.
 
-There are no API keys yet: the server listens on loopback only, and an `Authorization` header, which
-clients always send, is accepted and not read. `x-session-id`, `traceparent` and the `user` field are
+Where the contract declares tenants, `Authorization: Bearer sk-salver-…` is needed for everything but
+`/health`, `/ready` and these pages; `/metrics` and `/version` need a key with the scope `operations`,
+all else one with `inference`. Without tenants there are no keys: the server listens on loopback only,
+and an `Authorization` header, which clients always send, is not read. `x-session-id`, `traceparent` and the `user` field are
 accepted and have no effect. `x-salver-class` is refused.
 """
 
@@ -43,12 +45,14 @@ CALL_HEADERS: dict[str, Any] = {
 
 _MEANINGS = {
     400: "Malformed, or a field or option that is not implemented.",
+    401: "No valid API key, where the contract declares tenants.",
+    403: "The key's scopes or its tenant do not allow this.",
     404: "No such model.",
     413: "The body, or the prompt, is over its bound.",
     422: "A field is well-formed but its value is not allowed.",
     429: "Refused: slow down. See Retry-After.",
     500: "A bug in Salver; the log has the cause under the request id.",
-    503: "Nothing is ready to answer, or the backend died. See Retry-After.",
+    503: "Nothing is ready to answer, the backend died, or the state store is away. See Retry-After.",
     504: "The deadline passed.",
 }
 

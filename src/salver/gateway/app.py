@@ -1,7 +1,7 @@
 """The gateway put together: what is handed in, which path leads where, how errors leave."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -29,19 +29,20 @@ from salver.gateway.chat import ChatEndpoint
 from salver.gateway.completions import CompletionEndpoint
 from salver.gateway.desk import Desk
 from salver.gateway.edge import Edge
-from salver.gateway.errors import http_refusal, record, refusal_of
+from salver.gateway.errors import Refusals, http_refusal
 from salver.gateway.ids import Ids
 from salver.gateway.json_route import JsonRoute
 from salver.gateway.logprobs import LogprobShapes
 from salver.gateway.operations import OperationEndpoints
 from salver.gateway.prompts import Prompts
 from salver.gateway.service import Limits, Served
+from salver.gateway.tenancy import NoQuotas, OpenDoor, Tenancy
 from salver.gateway.tokens import TokenEndpoints
 from salver.gateway.validation import from_findings
 from salver.gateway.wire.chat import ChatCompletion, ChatCompletionChunk
 from salver.gateway.wire.completion import Completion, CompletionChunk
 from salver.models import ChatTemplate, Tokenizer
-from salver.telemetry import Observer, ServiceLabels
+from salver.telemetry import Event, Observer, ServiceLabels
 from salver.telemetry.exporters.prometheus import PrometheusExporter
 
 
@@ -53,6 +54,8 @@ def create_app(
     tokenizer: Tokenizer,
     chat_template: ChatTemplate | None,
     ready: Callable[[], bool],
+    tenancy: Tenancy | None = None,
+    observers: Sequence[Observer] = (),
     clock: Clock | None = None,
     worker_restarts: Callable[[], int] = lambda: 0,
     entropy: random.Random | None = None,
@@ -66,6 +69,8 @@ def create_app(
         tokenizer: of the served model.
         chat_template: of the served model; without one, chats are refused.
         ready: whether a real inference passed lately; asked at each /ready and each scrape.
+        tenancy: the tenants, their keys and their quotas; without it everybody may come in.
+        observers: who hears every event, besides the metrics; none may block.
         clock: the clock that the backend's deadlines are on; the machine's by default.
         worker_restarts: how often a worker was restarted; asked at each scrape.
         entropy: where ids and seeds come from; the system's by default. Seed it to repeat a run.
@@ -74,15 +79,20 @@ def create_app(
     exporter = PrometheusExporter(
         _labels(served), load=backend.load, ready=ready, worker_restarts=worker_restarts
     )
+    observe = _all((exporter.observe, *observers))
+    refusals = Refusals(observe)
+    quotas = tenancy.quotas(observe) if tenancy else NoQuotas()
     desk = Desk(
         served=served,
         limits=limits,
         backend=backend,
         tokenizer=tokenizer,
         prompts=Prompts(tokenizer, chat_template, limits),
-        calls=Calls(backend, clock=clock, ids=ids, observe=exporter.observe),
+        calls=Calls(backend, quotas, clock=clock, ids=ids, observe=observe),
+        refusals=refusals,
         shapes=LogprobShapes(tokenizer),
         ids=ids,
+        clock=clock,
     )
     app = FastAPI(
         title=TITLE,
@@ -90,7 +100,7 @@ def create_app(
         description=ABOUT,
         docs_url=None,
         redoc_url=None,
-        exception_handlers=_handlers(exporter.observe),
+        exception_handlers=_handlers(refusals),
     )
     app.include_router(_inference(desk))
     app.include_router(_operations(OperationEndpoints(desk, ready, exporter)))
@@ -99,19 +109,28 @@ def create_app(
     app.add_middleware(
         Edge,
         release=served.release,
+        door=tenancy.door(clock) if tenancy else OpenDoor(),
         limits=limits,
         clock=clock,
         ids=ids,
-        observe=exporter.observe,
+        refusals=refusals,
     )
     return app
+
+
+def _all(observers: Sequence[Observer]) -> Observer:
+    def observe(event: Event) -> None:
+        for observer in observers:
+            observer(event)
+
+    return observe
 
 
 def _inference(desk: Desk) -> APIRouter:
     router = APIRouter(route_class=JsonRoute, tags=["inference"])
     chat, completion, tokens = ChatEndpoint(desk), CompletionEndpoint(desk), TokenEndpoints(desk)
-    generating = errors(400, 404, 413, 422, 429, 500, 503, 504)
-    reading = errors(400, 404, 413, 422, 429, 500, 504)
+    generating = errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
+    reading = errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
     post: dict[str, Any] = {"methods": ["POST"], "openapi_extra": CALL_HEADERS}
     router.add_api_route(
         "/v1/chat/completions",
@@ -135,34 +154,37 @@ def _inference(desk: Desk) -> APIRouter:
 def _operations(endpoints: OperationEndpoints) -> APIRouter:
     router = APIRouter(tags=["operations"])
     always = errors(400, 422, 429, 500)
+    keyed = always | errors(401, 403, 503)
     metrics: Responses = {
         200: {
             "description": "Prometheus text format 0.0.4.",
             "content": {"text/plain": {"schema": {"type": "string"}}},
         }
     }
-    router.add_api_route("/v1/models", endpoints.models, responses=always)
-    router.add_api_route("/v1/models/{model:path}", endpoints.model, responses=always | errors(404))
+    router.add_api_route("/v1/models", endpoints.models, responses=keyed)
+    router.add_api_route("/v1/models/{model:path}", endpoints.model, responses=keyed | errors(404))
     router.add_api_route("/health", endpoints.health, responses=always)
     router.add_api_route("/ready", endpoints.ready, responses=always | errors(503))
-    router.add_api_route("/version", endpoints.version, responses=always)
+    router.add_api_route("/version", endpoints.version, responses=keyed)
     router.add_api_route(
-        "/metrics", endpoints.metrics, response_class=Response, responses=metrics | always
+        "/metrics", endpoints.metrics, response_class=Response, responses=metrics | keyed
     )
     return router
 
 
-def _handlers(observe: Observer) -> dict[Any, Callable[..., Any]]:
+def _handlers(refusals: Refusals) -> dict[Any, Callable[..., Any]]:
     """How each kind of exception leaves, as FastAPI takes it. Bugs are the edge's to report."""
 
     async def deliberate(request: Request, error: SalverError) -> Response:
-        return record(refusal_of(error, arrival_of(request).request_id), observe).response()
+        arrival = arrival_of(request)
+        return refusals.of(error, arrival.request_id, arrival.caller.tenant).response()
 
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         return await deliberate(request, from_findings(error.errors(), error.body))
 
     async def http(request: Request, error: HTTPException) -> Response:
-        return record(http_refusal(error), observe).response()
+        tenant = arrival_of(request).caller.tenant
+        return refusals.counted(http_refusal(error), tenant).response()
 
     return {SalverError: deliberate, RequestValidationError: invalid, HTTPException: http}
 

@@ -3,17 +3,19 @@
 x-request-id         named in answers and logs; ours when absent
 Request-Timeout-Ms   the time left to the caller; the contract's default when absent
 x-salver-class       refused: traffic classes are not implemented yet
-x-session-id, traceparent, authorization
-                     accepted and without effect: one backend, no tracing and no keys yet
+authorization        the caller's key, where the contract declares tenants (see `tenancy.door`)
+x-session-id, traceparent
+                     accepted and without effect: one backend and no tracing yet
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from salver.errors import InvalidValue, UnsupportedField
+from salver.gateway.tenancy import Caller
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
@@ -21,11 +23,16 @@ _MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One call at the door. Instants are on the gateway's clock."""
+    """One call at the door. Instants are on the gateway's clock.
+
+    `told` are headers of the answer; whoever learns one puts it there before the answer begins.
+    """
 
     request_id: str
     arrived: float
     deadline: float
+    caller: Caller
+    told: dict[str, str] = field(default_factory=dict)
 
 
 def arrival_of(request: Request) -> Arrival:

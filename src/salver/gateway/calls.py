@@ -26,7 +26,9 @@ from salver.contract import (
     TokenChunk,
 )
 from salver.errors import BackendError, BackendLost, BackendUnavailable, Refused
+from salver.gateway.arrival import Arrival
 from salver.gateway.ids import Ids
+from salver.gateway.tenancy import Charge, Quotas, quota_headers
 from salver.gateway.wire.usage import PromptTokensDetails, Usage
 from salver.telemetry import Observer, RequestEnded, Stopwatch
 
@@ -37,19 +39,30 @@ Deliver = Callable[[int, TokenChunk], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`requests` in the order of the caller's prompts; instants on the gateway's clock."""
+    """`requests` in the order of the caller's prompts; `id` names the call and its answer."""
 
     endpoint: str
     requests: tuple[GenerateRequest, ...]
-    arrived: float
-    deadline: float
+    arrival: Arrival
+    id: str
+
+    @property
+    def most_tokens(self) -> int:
+        """The most that it can use: every prompt once, and every choice to its end."""
+        return sum(
+            len(request.prompt_token_ids) + request.n * request.sampling.max_tokens
+            for request in self.requests
+        )
 
 
 class Calls:
-    """Runs calls against one backend."""
+    """Runs calls against one backend, each within its tenant's quota."""
 
-    def __init__(self, backend: Backend, *, clock: Clock, ids: Ids, observe: Observer) -> None:
+    def __init__(
+        self, backend: Backend, quotas: Quotas, *, clock: Clock, ids: Ids, observe: Observer
+    ) -> None:
         self._backend = backend
+        self._quotas = quotas
         self._clock = clock
         self._ids = ids
         self._observe = observe
@@ -60,13 +73,24 @@ class Calls:
         Returns when each choice has finished.
 
         Raises:
-            Refused: by the backend, or because the deadline passed; chunks may be delivered.
+            Refused: by the tenant's quota or the backend, or because the deadline passed; by then
+                chunks may be delivered.
+            StateUnavailable: the quota cannot be checked, and fails closed.
             BackendUnavailable: nothing was delivered for that request.
             BackendLost: the backend died, gave up, or ended a stream early.
         """
-        tallies = [_Tally(call.arrived, request) for request in call.requests]
+        charge = Charge(call.id, call.arrival.caller.tenant, call.most_tokens)
+        async with self._quotas.hold(charge, lambda s: call.arrival.told.update(quota_headers(s))):
+            tallies = [_Tally(call.arrival, request) for request in call.requests]
+            try:
+                await self._pumped(call, tallies, deliver)
+            finally:
+                charge.used = sum(tally.used for tally in tallies)
+        return _usage(tallies)
+
+    async def _pumped(self, call: Call, tallies: "Sequence[_Tally]", deliver: Deliver) -> None:
         pumps = [self._pump(call, i, tally, deliver) for i, tally in enumerate(tallies)]
-        remaining = max(0.0, call.deadline - self._clock.now())
+        remaining = max(0.0, call.arrival.deadline - self._clock.now())
         try:
             async with asyncio.timeout(remaining + DEADLINE_GRACE_SECONDS) as limit:
                 await _all_or_none(pumps)
@@ -74,7 +98,6 @@ class Calls:
             if limit.expired():
                 raise self._expired(call) from None
             raise
-        return _usage(tallies)
 
     async def _pump(self, call: Call, index: int, tally: "_Tally", deliver: Deliver) -> None:
         """Carry one request's chunks; its outcome is observed however it ends."""
@@ -102,10 +125,10 @@ class Calls:
 
     def _expired(self, call: Call) -> Refused:
         decision = Decision(
-            id=self._ids.call("decision"),
+            id=self._ids.call("dec"),
             rule="request.deadline_seconds",
-            value=round(self._clock.now() - call.arrived, 3),
-            limit=round(call.deadline - call.arrived, 3),
+            value=round(self._clock.now() - call.arrival.arrived, 3),
+            limit=round(call.arrival.deadline - call.arrival.arrived, 3),
             action=Action.EXPIRE,
             cause=Cause.DEADLINE,
             reason="the deadline passed before the answer was complete",
@@ -121,12 +144,13 @@ class Calls:
             case BackendUnavailable():
                 return None
             case asyncio.CancelledError():
-                late = self._clock.now() >= call.deadline
+                late = self._clock.now() >= call.arrival.deadline
                 return Outcome.EXPIRED if late else Outcome.CANCELLED
             case _:
                 return Outcome.FAILED
 
     def _ended(self, call: Call, tally: "_Tally", outcome: Outcome | None) -> None:
+        tally.accepted = outcome is not None
         if outcome is not None:
             self._observe(tally.ended(call.endpoint, outcome, self._clock.now()))
 
@@ -134,15 +158,21 @@ class Calls:
 class _Tally:
     """What one request has produced so far."""
 
-    def __init__(self, arrived: float, request: GenerateRequest) -> None:
+    def __init__(self, arrival: Arrival, request: GenerateRequest) -> None:
         self.request = request
+        self.accepted = True
         self.output_tokens = 0
-        self._stopwatch = Stopwatch(arrived)
+        self._stopwatch = Stopwatch(arrival.arrived)
         self._finishes: list[Finish] = []
 
     @property
     def prompt_tokens(self) -> int:
         return len(self.request.prompt_token_ids)
+
+    @property
+    def used(self) -> int:
+        """What counts against a quota: nothing, if the backend did not take the request."""
+        return self.prompt_tokens + self.output_tokens if self.accepted else 0
 
     @property
     def cached_tokens(self) -> int:
@@ -169,6 +199,7 @@ class _Tally:
             latencies=self._stopwatch.read(now),
             timings=tuple(finish.timings for finish in self._finishes),
             reasons=tuple(finish.reason for finish in self._finishes),
+            tenant=self.request.tenant,
         )
 
 

@@ -34,7 +34,7 @@ class ChatEndpoint:
         call_id = self._desk.ids.call("chatcmpl")
         call = await self._call(call_id, arrival_of(request), body)
         if body.stream:
-            return self._stream(call_id, call, body, arrival_of(request).request_id)
+            return self._stream(call_id, call, body, arrival_of(request))
         answer = await self._answer(call_id, call, body)
         return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -49,6 +49,7 @@ class ChatEndpoint:
             body.tools or (),
             add_generation_prompt=body.add_generation_prompt is not False,
             add_special_tokens=bool(body.add_special_tokens),
+            admit=desk.admit(arrival),
         )
         params = sampling_params(
             body,
@@ -71,7 +72,7 @@ class ChatEndpoint:
         )
 
     def _stream(
-        self, call_id: str, call: Call, body: ChatCompletionRequest, request_id: str
+        self, call_id: str, call: Call, body: ChatCompletionRequest, arrival: Arrival
     ) -> EventStream:
         frame = self._desk.frame("chat.completion.chunk", call_id, body)
 
@@ -84,7 +85,7 @@ class ChatEndpoint:
             usage = await self._desk.calls.run(call, deliver)
             await write(frame.usage(usage))
 
-        return EventStream(produce, request_id=request_id)
+        return EventStream(produce, arrival=arrival, refusals=self._desk.refusals)
 
     async def _answer(
         self, call_id: str, call: Call, body: ChatCompletionRequest

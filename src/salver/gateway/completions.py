@@ -39,7 +39,7 @@ class CompletionEndpoint:
         wanted = _prompts_of(body)
         n = check_options(body, len(wanted), desk.limits)
         desk.check_ready()
-        prompts = [await self._read(wanted, index, body) for index in range(len(wanted))]
+        prompts = [await self._read(wanted, i, body, arrival) for i in range(len(wanted))]
         call_id = desk.ids.call("cmpl")
         call = self._call(call_id, arrival, body, prompts, n)
         choices = _Choices(prompts, n, desk.shapes, body)
@@ -49,12 +49,17 @@ class CompletionEndpoint:
         return Response(answer.model_dump_json(), media_type="application/json")
 
     async def _read(
-        self, wanted: Sequence[str | Sequence[int]], index: int, body: CompletionRequest
+        self,
+        wanted: Sequence[str | Sequence[int]],
+        index: int,
+        body: CompletionRequest,
+        arrival: Arrival,
     ) -> EncodedPrompt:
         return await self._desk.prompts.read(
             wanted[index],
             add_special_tokens=body.add_special_tokens is not False,
             param="prompt" if len(wanted) == 1 else f"prompt[{index}]",
+            admit=self._desk.admit(arrival),
         )
 
     def _call(
@@ -106,7 +111,7 @@ class CompletionEndpoint:
             usage = await self._desk.calls.run(call, deliver)
             await write(frame.usage(usage))
 
-        return EventStream(produce, request_id=arrival.request_id)
+        return EventStream(produce, arrival=arrival, refusals=self._desk.refusals)
 
     async def _answer(self, call_id: str, call: Call, choices: "_Choices") -> Completion:
         async def deliver(request: int, chunk: TokenChunk) -> None:

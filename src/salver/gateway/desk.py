@@ -4,14 +4,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from salver.clock import Clock
 from salver.contract import Backend, Finish, FinishReason, GenerateRequest, SamplingParams
-from salver.errors import BackendLost, BackendUnavailable, UnknownModel
+from salver.errors import BackendLost, BackendUnavailable, Refused, UnknownModel
+from salver.flow import certain_output, least_own_seconds, unreachable
 from salver.gateway.arrival import Arrival
 from salver.gateway.calls import Call, Calls
 from salver.gateway.chunks import EventFrame
+from salver.gateway.errors import Refusals
 from salver.gateway.ids import Ids
 from salver.gateway.logprobs import LogprobShapes
-from salver.gateway.prompts import Prompts
+from salver.gateway.prompts import Admit, Prompts
 from salver.gateway.service import Limits, Served
 from salver.gateway.wire.fields import FinishWord
 from salver.gateway.wire.sampling import SamplingFields
@@ -28,8 +31,10 @@ class Desk:
     tokenizer: Tokenizer
     prompts: Prompts
     calls: Calls
+    refusals: Refusals
     shapes: LogprobShapes
     ids: Ids
+    clock: Clock
     wall: Callable[[], float] = time.time
 
     def created(self) -> int:
@@ -52,6 +57,29 @@ class Desk:
         if not self.backend.ready:
             raise BackendUnavailable("the backend is not ready", rule="backend.ready")
 
+    def admit(self, arrival: Arrival, *, output: int = 1, choices: int = 1) -> Admit:
+        """Refuses a prompt of at least so many tokens whose answer cannot be there in time.
+
+        It knows the backend's load after its latest step, and looks up no prefix hits: the backend
+        does, and decides again.
+        """
+
+        def check(prompt_tokens: int) -> None:
+            load = self.backend.load()
+            refusal = unreachable(
+                arrival.request_id,
+                queue=load.queue_seconds,
+                own=least_own_seconds(
+                    load, prompt=max(1, prompt_tokens), output=output, choices=choices
+                ),
+                deadline=arrival.deadline,
+                now=self.clock.now(),
+            )
+            if refusal is not None:
+                raise Refused(refusal)
+
+        return check
+
     def call(
         self,
         endpoint: str,
@@ -60,18 +88,26 @@ class Desk:
         work: Sequence[tuple[tuple[int, ...], SamplingParams]],
         n: int,
     ) -> Call:
-        """A Call of `n` choices for each (prompt, params)."""
+        """A Call of `n` choices for each (prompt, params).
+
+        Raises:
+            Refused: one of them could not be answered in time.
+        """
+        for prompt, params in work:
+            self.admit(arrival, output=certain_output(params), choices=n)(len(prompt))
         requests = tuple(
             GenerateRequest(
                 id=call_id if len(work) == 1 else f"{call_id}-{index}",
                 prompt_token_ids=prompt,
                 sampling=params,
                 n=n,
+                tenant=arrival.caller.tenant,
+                cache_salt=arrival.caller.cache_salt,
                 deadline=arrival.deadline,
             )
             for index, (prompt, params) in enumerate(work)
         )
-        return Call(endpoint, requests, arrival.arrived, arrival.deadline)
+        return Call(endpoint, requests, arrival, call_id)
 
     def frame(self, kind: str, call_id: str, fields: SamplingFields) -> EventFrame:
         options = fields.stream_options

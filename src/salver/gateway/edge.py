@@ -18,13 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from salver.clock import Clock
 from salver.contract import Action, Cause, Decision
-from salver.errors import Refused, SalverError, TooLarge
+from salver.errors import Forbidden, Refused, SalverError, TooLarge, Unauthenticated
 from salver.gateway.arrival import Arrival, check_headers, is_request_id, timeout_of
 from salver.gateway.body import ClientGone, discard_body, read_body
-from salver.gateway.errors import Refusal, internal_error, record, refusal_of
+from salver.gateway.errors import Refusal, Refusals, internal_error
 from salver.gateway.ids import Ids
 from salver.gateway.service import Limits
-from salver.telemetry import Observer
+from salver.gateway.tenancy import Door
 
 logger = logging.getLogger("salver.gateway")
 
@@ -37,17 +37,19 @@ class Edge:
         app: ASGIApp,
         *,
         release: str,
+        door: Door,
         limits: Limits,
         clock: Clock,
         ids: Ids,
-        observe: Observer,
+        refusals: Refusals,
     ) -> None:
         self._app = app
         self._release = release
+        self._door = door
         self._limits = limits
         self._clock = clock
         self._ids = ids
-        self._observe = observe
+        self._refusals = refusals
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,11 +76,11 @@ class Edge:
         self, scope: Scope, headers: Headers, receive: Receive, reply: "_Reply"
     ) -> None:
         try:
-            arrival = self._admit(headers, reply.request_id)
+            arrival = await self._admit(scope["path"], headers, reply)
             body = await read_body(headers, receive, self._limits.max_body_bytes)
         except SalverError as error:
-            refusal = record(refusal_of(error, reply.request_id), self._observe)
-            if isinstance(error, TooLarge):
+            refusal = self._refusals.of(error, reply.request_id, tenant="")
+            if isinstance(error, TooLarge | Unauthenticated | Forbidden):
                 await discard_body(headers, receive)
             await _answer(refusal, scope, receive, reply, closing=True)
             return
@@ -89,17 +91,18 @@ class Edge:
     async def _run(self, scope: Scope, body: bytes, reply: "_Reply") -> None:
         await self._app(scope, _replay(body), reply)
 
-    def _admit(self, headers: Headers, request_id: str) -> Arrival:
+    async def _admit(self, path: str, headers: Headers, reply: "_Reply") -> Arrival:
         now = self._clock.now()
         check_headers(headers)
         timeout = timeout_of(headers, self._limits.default_timeout_seconds)
         if self._in_flight > self._limits.max_in_flight:
             raise Refused(self._crowded())
-        return Arrival(request_id, now, now + timeout)
+        caller = await self._door.admit(path, headers)
+        return Arrival(reply.request_id, now, now + timeout, caller, reply.told)
 
     def _crowded(self) -> Decision:
         return Decision(
-            id=self._ids.call("decision"),
+            id=self._ids.call("dec"),
             rule="gateway.max_in_flight",
             value=self._in_flight,
             limit=self._limits.max_in_flight,
@@ -111,10 +114,11 @@ class Edge:
 
 
 class _Reply:
-    """`send`, with the headers that every answer carries; knows how far the answer got."""
+    """`send`, with the headers that every answer carries and those that were `told` meanwhile."""
 
     def __init__(self, send: Send, request_id: str, release: str) -> None:
         self.request_id = request_id
+        self.told: dict[str, str] = {}
         self.started = False
         self.complete = False
         self._send = send
@@ -126,7 +130,8 @@ class _Reply:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
+            told = [(name.encode(), value.encode()) for name, value in self.told.items()]
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers, *told]}
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self._send(message)

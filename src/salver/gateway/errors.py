@@ -1,9 +1,11 @@
 """Every error as an HTTP answer: the refusal table of docs, in code.
 
     400  RequestError, UnsupportedField     malformed, or an option that is not implemented
+    401  Unauthenticated                    403  Forbidden
     404  UnknownModel; no such path         405  the path does not take this method
     413  TooLarge                           422  InvalidValue
-    429  Refused: CALLER                    503  Refused: SERVER, BackendUnavailable, BackendLost
+    429  Refused: CALLER                    503  Refused: SERVER, BackendUnavailable, BackendLost,
+                                                 StateUnavailable
     504  Refused: DEADLINE                  500  BackendError: one answer failed; or a bug, logged
 
 An answer never holds more of the request than a shortened value, and nothing of the server's
@@ -24,16 +26,19 @@ from salver.errors import (
     BackendError,
     BackendLost,
     BackendUnavailable,
+    Forbidden,
     InvalidValue,
     Refused,
     RequestError,
     SalverError,
+    StateUnavailable,
     TooLarge,
+    Unauthenticated,
     UnknownModel,
     UnsupportedField,
 )
 from salver.gateway.wire.errors import ErrorBody, ErrorDetail
-from salver.telemetry import Observer, RequestRefused
+from salver.telemetry import Decided, Observer, RequestRefused
 
 logger = logging.getLogger("salver.gateway")
 
@@ -45,6 +50,9 @@ _BY_ERROR: tuple[tuple[type[SalverError], int, str], ...] = (
     (InvalidValue, 422, "invalid_value"),
     (TooLarge, 413, "too_large"),
     (UnknownModel, 404, "model_not_found"),
+    (Unauthenticated, 401, "invalid_api_key"),
+    (Forbidden, 403, "not_allowed"),
+    (StateUnavailable, 503, "state_unavailable"),
     (RequestError, 400, "malformed_request"),
     (BackendUnavailable, 503, "backend_unavailable"),
     (BackendLost, 503, "backend_lost"),
@@ -55,7 +63,14 @@ _BY_CAUSE = {
     Cause.DEADLINE: (504, "deadline_exceeded"),
     Cause.SERVER: (503, "not_ready"),
 }
-_TYPES = {429: "rate_limit_error", 503: "service_unavailable_error", 504: "timeout_error"}
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+    504: "timeout_error",
+}
+_NO_REFUSALS = {"internal_error", "backend_failed", "backend_lost", "deadline_exceeded"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,26 @@ class Refusal:
 
     def response(self) -> Response:
         return Response(self.body(), self.status, dict(self.headers), media_type="application/json")
+
+
+class Refusals:
+    """Turns errors into answers, counts them, and hands on the Decision of each that has one."""
+
+    def __init__(self, observe: Observer) -> None:
+        self._observe = observe
+
+    def of(self, error: SalverError, request_id: str, tenant: str) -> Refusal:
+        """How a deliberate error is told to the caller; `tenant` is empty while unknown."""
+        if isinstance(error, Refused):
+            self._observe(Decided(error.decision, tenant, request_id))
+        return self.counted(refusal_of(error, request_id), tenant)
+
+    def counted(self, refusal: Refusal, tenant: str) -> Refusal:
+        """The refusal, counted; a failed or expired answer is an Outcome and not counted here."""
+        if refusal.detail.code not in _NO_REFUSALS:
+            rule = refusal.detail.rule or refusal.detail.code
+            self._observe(RequestRefused(rule, refusal.status, tenant))
+        return refusal
 
 
 def refusal_of(error: SalverError, request_id: str) -> Refusal:
@@ -110,18 +145,6 @@ def http_refusal(error: HTTPException) -> Refusal:
     return Refusal(status, detail, tuple((error.headers or {}).items()))
 
 
-def record(refusal: Refusal, observe: Observer) -> Refusal:
-    """Count a refusal and hand it on. A failed or expired answer is an Outcome, not counted here."""
-    if refusal.detail.code not in {
-        "internal_error",
-        "backend_failed",
-        "backend_lost",
-        "deadline_exceeded",
-    }:
-        observe(RequestRefused(refusal.detail.rule or refusal.detail.code, refusal.status))
-    return refusal
-
-
 def shorten(value: object) -> JsonValue:
     """A value as an error may repeat it: scalars as they are, texts cut, containers described."""
     match value:
@@ -141,6 +164,8 @@ def shorten(value: object) -> JsonValue:
 
 def _of_decision(decision: Decision) -> Refusal:
     status, code = _BY_CAUSE[decision.cause]
+    if decision.cause is Cause.DEADLINE and decision.action is Action.REFUSE:
+        code = "deadline_unreachable"
     detail = ErrorDetail(
         message=decision.reason,
         type=_type(status),
@@ -166,8 +191,7 @@ def _of_error(error: SalverError, status: int, code: str) -> Refusal:
         value=shorten(error.value),
         limit=shorten(error.limit),
     )
-    retry = (("retry-after", _whole_seconds(RETRY_AFTER_LOST_SECONDS)),) if status == 503 else ()
-    return Refusal(status, detail, retry)
+    return Refusal(status, detail, _HEADERS.get(status, ()))
 
 
 def _type(status: int) -> str:
@@ -177,3 +201,9 @@ def _type(status: int) -> str:
 def _whole_seconds(seconds: float) -> str:
     """Retry-After takes whole seconds; rounded up so that a retry is never too early."""
     return str(max(1, -int(-seconds // 1)))
+
+
+_HEADERS = {
+    401: (("www-authenticate", 'Bearer realm="salver"'),),
+    503: (("retry-after", _whole_seconds(RETRY_AFTER_LOST_SECONDS)),),
+}

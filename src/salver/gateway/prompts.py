@@ -6,13 +6,15 @@ off the event loop, which other calls' tokens are passing through.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from salver.errors import InvalidValue, TooLarge, UnsupportedField
 from salver.gateway.service import Limits
 from salver.gateway.wire.chat import Message, Tool
 from salver.models import ChatTemplate, ChatText, Tokenizer, flatten_content, render_chat
+
+Admit = Callable[[int], None]  # raises for a prompt of at least so many tokens; see Desk.admit
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,14 @@ class Prompts:
         self._limits = limits
 
     async def read(
-        self, prompt: str | Sequence[int], *, add_special_tokens: bool, param: str
+        self,
+        prompt: str | Sequence[int],
+        *,
+        add_special_tokens: bool,
+        param: str,
+        admit: Admit | None = None,
     ) -> EncodedPrompt:
-        """One prompt of /v1/completions, as text or token ids.
+        """One prompt of /v1/completions, as text or token ids; `admit` is asked before tokenizing.
 
         Raises:
             InvalidValue: it is empty, or no token spells a part of it, or a token id is unknown.
@@ -43,7 +50,7 @@ class Prompts:
         if not prompt:
             raise _empty(param)
         if isinstance(prompt, str):
-            self.check_bytes(len(prompt.encode()), param)
+            self.check_bytes(len(prompt.encode()), param, admit)
             ids = await self.encode(prompt, add_special_tokens=add_special_tokens)
             self._check_count(len(ids), param)
             return EncodedPrompt(tuple(ids), prompt)
@@ -58,8 +65,10 @@ class Prompts:
         *,
         add_generation_prompt: bool,
         add_special_tokens: bool,
+        admit: Admit | None = None,
     ) -> tuple[int, ...]:
-        """The prompt that the model's chat template makes of a conversation.
+        """The prompt that the model's chat template makes of a conversation; `admit` is asked before
+        it is rendered, and again before it is tokenized.
 
         Raises:
             UnsupportedField: there is no chat template, or it has no place for the tools given.
@@ -69,7 +78,7 @@ class Prompts:
         if self._template is None:
             raise _no_template()
         plain = [_plain(message, index) for index, message in enumerate(messages)]
-        self.check_bytes(_content_bytes(plain), "messages")
+        self.check_bytes(_content_bytes(plain), "messages", admit)
         chat = await asyncio.to_thread(
             _render,
             self._template,
@@ -78,7 +87,7 @@ class Prompts:
             [tool.model_dump(exclude_none=True) for tool in tools],
             add_generation_prompt,
         )
-        self.check_bytes(len(chat.text.encode()), "messages")
+        self.check_bytes(len(chat.text.encode()), "messages", admit)
         ids = await self.encode(
             chat.text, add_special_tokens=add_special_tokens, breaks=chat.breaks
         )
@@ -115,11 +124,14 @@ class Prompts:
                 limit=self._tokenizer.vocab_size - 1,
             )
 
-    def check_bytes(self, size: int, param: str) -> None:
-        """Raises TooLarge when a text of `size` bytes cannot fit the context, however tokenized."""
+    def check_bytes(self, size: int, param: str, admit: Admit | None = None) -> None:
+        """Raises TooLarge when a text of `size` bytes cannot fit the context, however tokenized, and
+        whatever `admit` raises for as few tokens as it can have."""
         at_least = -(-size // self._tokenizer.max_token_bytes)
         if at_least > self._limits.max_context_tokens:
             raise self._too_large(at_least, param, f"of {size} bytes is at least")
+        if admit is not None:
+            admit(at_least)
 
     def _check_count(self, count: int, param: str) -> None:
         if count == 0:

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from salver.errors import SalverError
-from salver.gateway.errors import Refusal, internal_error, refusal_of
+from salver.gateway.arrival import Arrival
+from salver.gateway.errors import Refusal, Refusals, internal_error
 
 DONE = b"data: [DONE]\n\n"
 
@@ -27,11 +28,18 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, produce: Callable[[Write], Awaitable[None]], *, request_id: str) -> None:
+    def __init__(
+        self,
+        produce: Callable[[Write], Awaitable[None]],
+        *,
+        arrival: Arrival,
+        refusals: Refusals,
+    ) -> None:
         self.status_code = 200
         self.background = None
         self._produce = produce
-        self._request_id = request_id
+        self._arrival = arrival
+        self._refusals = refusals
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,10 +54,11 @@ class EventStream(Response):
         await writer.close()
 
     def _event_of(self, error: Exception) -> bytes:
+        request_id, tenant = self._arrival.request_id, self._arrival.caller.tenant
         if isinstance(error, SalverError):
-            return error_event(refusal_of(error, self._request_id))
-        logger.exception("request %s failed while streaming", self._request_id, exc_info=error)
-        return error_event(internal_error(self._request_id))
+            return error_event(self._refusals.of(error, request_id, tenant))
+        logger.exception("request %s failed while streaming", request_id, exc_info=error)
+        return error_event(internal_error(request_id))
 
 
 class _Writer:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from salver.contract import FinishReason, Outcome, Timings
+from salver.contract import Decision, FinishReason, Outcome, Timings
 from salver.telemetry.latency import Latencies
 
 
@@ -19,17 +19,35 @@ class RequestEnded:
     latencies: Latencies
     timings: tuple[Timings, ...] = ()
     reasons: tuple[FinishReason, ...] = ()
+    tenant: str = "default"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRefused:
-    """A request was turned away with this status code, by this rule."""
+    """A request was turned away with this status code, by this rule. No tenant: unknown."""
 
     rule: str
     status: int
+    tenant: str = ""
 
 
-Event = RequestEnded | RequestRefused
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A declared rule was held against a value, and acted upon."""
+
+    decision: Decision
+    tenant: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaUnchecked:
+    """A request was admitted without its tenant's quota, which fails open, being looked at."""
+
+    tenant: str
+
+
+Event = RequestEnded | RequestRefused | Decided | QuotaUnchecked
 Observer = Callable[[Event], None]
 
 

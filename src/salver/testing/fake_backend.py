@@ -13,6 +13,7 @@ from salver.contract import (
     Finish,
     FinishReason,
     GenerateRequest,
+    LatencyModel,
     LoadSnapshot,
     Outcome,
     SamplingParams,
@@ -32,6 +33,7 @@ class FakeBackend:
         gate: a semaphore of which every chunk takes one permit; none left is a slow backend.
         dies_after: raise BackendLost once this many chunks were yielded.
         outcome, matched, cached_tokens: what every Finish says.
+        latency, queue_seconds: what `load` says of them.
 
     Attributes that record: `requests` (all of them), `cancelled` (ids closed before their end) and
     `active` (ids in flight).
@@ -47,13 +49,21 @@ class FakeBackend:
         self.outcome = Outcome.FINISHED
         self.matched: str | int | None = None
         self.cached_tokens = 0
+        self.latency: LatencyModel | None = None
+        self.queue_seconds = 0.0
         self.requests: list[GenerateRequest] = []
         self.cancelled: list[str] = []
         self.active: set[str] = set()
         self._clock = clock or MonotonicClock()
 
     def load(self) -> LoadSnapshot:
-        return LoadSnapshot(requests_running=len(self.active), kv_blocks_total=8, kv_blocks_owned=2)
+        return LoadSnapshot(
+            requests_running=len(self.active),
+            queue_seconds=self.queue_seconds,
+            kv_blocks_total=8,
+            kv_blocks_owned=2,
+            latency=self.latency,
+        )
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         self._admit(request)

@@ -29,8 +29,9 @@ class GroupedCheckpoint:
         for name, shape in expected_tensors(config).items():
             for ending, format_name in stored.items():
                 if name.endswith(ending):
-                    blocks = draw_blocks(rng, format_name, *shape, size=2 * shape[-1] ** -0.5)
-                    self._groups[name] = read_groups(blocks, format_name, shape[0])
+                    rows, columns = shape
+                    blocks = draw_blocks(rng, format_name, rows, columns, 2 * columns**-0.5)
+                    self._groups[name] = read_groups(blocks, format_name, rows)
                     self._formats[name] = format_name
 
     @property

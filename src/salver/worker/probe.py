@@ -2,7 +2,8 @@
 
 A probe waits its turn like every request. Where it does not get one in time, the traffic it waited
 behind is the evidence: steps that were computed meanwhile are real inferences too, so a backend
-that is busy stays ready, and one that computes nothing does not.
+that is busy stays ready, and one that computes nothing does not. So a probe states no deadline, by
+which a busy backend would refuse it at once; it is cancelled when its time is over.
 """
 
 import asyncio
@@ -83,7 +84,6 @@ class ReadinessProbe:
             sampling=SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True),
             tenant="salver-probe",
             cache_salt="salver-probe",
-            deadline=self._clock.now() + self._interval,
         )
 
     def __repr__(self) -> str:

@@ -2,7 +2,8 @@
 
 Two vocabularies side by side. The `vllm:*` names are the model-server protocol that llm-d, KServe
 and the Gateway API inference extension read to route traffic; they carry vLLM's `model_name` label.
-The `salver_*` names are our own and carry `deployment` and `release`. Levels are read from the
+The `salver_*` names are our own and carry `deployment` and `release`, and, where they count requests,
+`tenant`: only names that a contract declares, so there are as many as it has. Levels are read from the
 backend at scrape time, so that a scrape never shows a stale gauge; durations are observed as
 requests end. Each exporter owns its registry: two services in one process do not meet.
 """
@@ -15,7 +16,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from salver.contract import LoadSnapshot, Outcome, Timings
-from salver.telemetry.events import Event, RequestEnded, RequestRefused, ServiceLabels
+from salver.telemetry.events import (
+    Event,
+    QuotaUnchecked,
+    RequestEnded,
+    RequestRefused,
+    ServiceLabels,
+)
 
 MAX_RULES = 64  # distinct values of the `rule` label; further ones are counted as `other`
 
@@ -63,6 +70,8 @@ class PrometheusExporter:
                 self._salver.ended(event)
             case RequestRefused():
                 self._salver.refused(event)
+            case QuotaUnchecked():
+                self._salver.unchecked(event)
 
     def render(self) -> bytes:
         """Every metric as it stands now."""
@@ -126,30 +135,41 @@ class _SalverMetrics:
         self._requests = Counter(
             "salver_requests",
             "Accepted requests by outcome.",
-            (*names, "endpoint", "outcome"),
+            (*names, "tenant", "endpoint", "outcome"),
             registry=registry,
         )
         self._refusals = Counter(
             "salver_refusals",
             "Requests turned away, by rule and status code.",
-            (*names, "rule", "code"),
+            (*names, "tenant", "rule", "code"),
             registry=registry,
         )
         self._tokens = Counter(
             "salver_tokens",
             "Tokens by kind: prompt (cached ones included), cached, output.",
-            (*names, "kind"),
+            (*names, "tenant", "kind"),
+            registry=registry,
+        )
+        self._unchecked = Counter(
+            "salver_quota_unchecked",
+            "Requests admitted while the state store was away and their quotas failed open.",
+            (*names, "tenant"),
             registry=registry,
         )
 
     def ended(self, event: RequestEnded) -> None:
-        self._requests.labels(*self._own, event.endpoint, event.outcome.value).inc()
-        self._tokens.labels(*self._own, "prompt").inc(event.prompt_tokens)
-        self._tokens.labels(*self._own, "cached").inc(event.cached_tokens)
-        self._tokens.labels(*self._own, "output").inc(event.output_tokens)
+        own = (*self._own, event.tenant)
+        self._requests.labels(*own, event.endpoint, event.outcome.value).inc()
+        self._tokens.labels(*own, "prompt").inc(event.prompt_tokens)
+        self._tokens.labels(*own, "cached").inc(event.cached_tokens)
+        self._tokens.labels(*own, "output").inc(event.output_tokens)
 
     def refused(self, event: RequestRefused) -> None:
-        self._refusals.labels(*self._own, self._capped(event.rule), str(event.status)).inc()
+        rule = self._capped(event.rule)
+        self._refusals.labels(*self._own, event.tenant, rule, str(event.status)).inc()
+
+    def unchecked(self, event: QuotaUnchecked) -> None:
+        self._unchecked.labels(*self._own, event.tenant).inc()
 
     def _capped(self, rule: str) -> str:
         if rule not in self._rules and len(self._rules) >= MAX_RULES:
