@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "draw_arrays.h"
 #include "group_layout.h"
 #include "grouped_array.h"
 #include "isa.h"
@@ -22,16 +23,7 @@ using namespace nb::literals;
 namespace salver {
 namespace {
 
-using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
-using Ints = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Draws = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using FloatsOut = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Matrix = std::variant<Floats, GroupedArray>;
-using IntsOut = nb::ndarray<std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-void require(bool holds, const char* rule) {
-  if (!holds) throw std::invalid_argument(rule);
-}
 
 Precision precision_named(const std::string& name) {
   if (name == "w8a16") return Precision::w8a16;
@@ -135,18 +127,16 @@ class NativeModel {
 
   Sections sections() { return model_.sections(); }
 
-  // The step's tokens through every layer, then one token for each row in `rows`, drawn by its line
-  // of `draws`: temperature, top-k, top-p, min-p, uniform number.
+  // The step's tokens through every layer, then what each of `rows` asks for.
   void step(const Ints& token_ids, const Ints& starts, const Ints& first_positions, const Ints& table_starts,
-            const Ints& block_tables, const Ints& rows, const Draws& draws, const IntsOut& drawn) {
+            const Ints& block_tables, const Ints& rows, const DrawArrays& asked) {
     const Step step = checked_step(token_ids, starts, first_positions, table_starts, block_tables);
     check_rows(rows, step.tokens);
-    const std::vector<Draw> each = checked_draws(draws, rows.shape(0));
-    require(drawn.shape(0) == rows.shape(0), "one token per row");
+    const CheckedDraws draws(asked, rows.shape(0), model_.shape().vocab);
     const nb::gil_scoped_release released;
     model_.forward(step);
     rows_ = step.tokens;
-    if (!each.empty()) model_.sample(rows.data(), each.data(), static_cast<int>(each.size()), drawn.data());
+    if (draws.size() > 0) model_.sample(rows.data(), draws.data(), draws.size(), draws.tokens());
   }
 
   void logits(const Ints& rows, const FloatsOut& out) {
@@ -205,19 +195,6 @@ class NativeModel {
     }
     require(next == std::int64_t(tokens), "sequences cover all tokens");
     return step;
-  }
-
-  static std::vector<Draw> checked_draws(const Draws& draws, std::size_t rows) {
-    require(draws.shape(0) == rows && draws.shape(1) == 5, "draws are [rows, 5]");
-    std::vector<Draw> result;
-    for (std::size_t i = 0; i < rows; ++i) {
-      const double* line = draws.data() + i * 5;
-      const bool sound = line[0] >= 0 && line[1] >= 0 && line[1] < 2147483648.0 && line[2] > 0 && line[2] <= 1 &&
-                         line[3] >= 0 && line[3] <= 1 && line[4] >= 0 && line[4] < 1;
-      require(sound, "temperature >= 0, top_k >= 0, top_p in (0, 1], min_p in [0, 1], uniform in [0, 1)");
-      result.push_back({line[0], static_cast<int>(line[1]), line[2], line[3], line[4]});
-    }
-    return result;
   }
 
   void check_rows(const Ints& rows, int tokens) const {
@@ -287,14 +264,17 @@ int best(const std::string& isa, const Floats& x) {
   return kernels_for(isa).best(x.data(), int(x.shape(0)));
 }
 
-int draw(const std::string& isa, const Floats& logits, double temperature, int top_k, double top_p, double min_p,
-         double uniform) {
-  require(logits.ndim() == 1 && logits.shape(0) > 0, "logits are one row");
+void draw(const std::string& isa, const FloatsOut& logits, const DrawArrays& asked) {
+  const std::size_t rows = logits.shape(0), vocab = logits.shape(1);
+  require(rows > 0 && vocab > 0, "logits are [rows, vocab]");
   const Kernels& kernels = kernels_for(isa);
-  std::vector<float> row(logits.shape(0) + 8);
-  std::copy_n(logits.data(), logits.shape(0), row.begin());
-  Sampler sampler(static_cast<int>(logits.shape(0)));
-  return sampler.sample(kernels, row.data(), {temperature, top_k, top_p, min_p, uniform});
+  const CheckedDraws draws(asked, rows, static_cast<int>(vocab));
+  Sampler sampler(static_cast<int>(vocab));
+  std::vector<float> row(vocab + 8);
+  for (std::size_t i = 0; i < rows; ++i) {
+    std::copy_n(logits.data() + i * vocab, vocab, row.begin());
+    draws.tokens()[i] = sampler.sample(kernels, row.data(), draws.data()[i]);
+  }
 }
 
 // (name, type of the elements, bytes) of every section; the arrays write through, and keep the model.
@@ -345,8 +325,11 @@ NB_MODULE(_native, m) {
   m.def("norm", &norm, "isa"_a, "x"_a, "weight"_a, "epsilon"_a);
   m.def("attention", &attention, "isa"_a, "queries"_a, "keys"_a, "values"_a, "window"_a,
         "kv_cache"_a = "bf16", "in_parts"_a = false);
-  m.def("draw", &draw, "isa"_a, "logits"_a, nb::kw_only(), "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a,
-        "uniform"_a);
+  nb::class_<DrawArrays>(m, "DrawArrays")
+      .def(nb::init<Doubles, Ints, Doubles, Ints, Ints, IntsOut, DoublesOut, IntsOut, DoublesOut>(), nb::kw_only(),
+           "draws"_a, "edit_starts"_a, "edits"_a, "given"_a, "tops"_a, "tokens"_a, "logprobs"_a, "top_tokens"_a,
+           "top_logprobs"_a);
+  m.def("draw", &draw, "isa"_a, "logits"_a, "asked"_a);
   m.def("best", &best, "isa"_a, "x"_a);
   nb::class_<GroupedArray>(m, "GroupedArray")
       .def(nb::init<const std::string&, GroupedArray::Bytes, GroupedArray::Halves, std::optional<GroupedArray::Halves>,
@@ -374,7 +357,7 @@ NB_MODULE(_native, m) {
       .def("reserve", &NativeModel::reserve, nb::kw_only(), "qk_norm"_a, "groups"_a)
       .def("sections", &sections_of)
       .def("step", &NativeModel::step, "token_ids"_a, "starts"_a, "first_positions"_a, "table_starts"_a,
-           "block_tables"_a, "rows"_a, "draws"_a, "drawn"_a)
+           "block_tables"_a, "rows"_a, "asked"_a)
       .def("logits", &NativeModel::logits, "rows"_a, "out"_a)
       .def("hidden", &NativeModel::hidden, "out"_a)
       .def("fill_pool", &NativeModel::fill_pool, "byte"_a);

@@ -191,7 +191,7 @@ struct Kernels {
   // Index of the largest of `x` [size], the lowest where equal; -1 where one is not finite.
   int (*best)(const float* x, int size);
   // weights[i] = exp((logits[i] - maximum) / temperature); arrays reach to the next multiple of 8.
-  void (*weigh)(const float* logits, int size, float maximum, double temperature, double* weights);
+  void (*weigh)(const float* logits, int size, double maximum, double temperature, double* weights);
 };
 
 }  // namespace salver

@@ -231,7 +231,7 @@ int Model::head_tasks() const { return ceil_div(head_.panels(), kHeadPanels); }
 
 // Where no row needs its whole distribution, no logits are kept.
 void Model::sample(const std::int32_t* rows, const Draw* draws, int count, std::int32_t* tokens) {
-  if (std::all_of(draws, draws + count, [](const Draw& draw) { return draw.temperature == 0; })) {
+  if (std::all_of(draws, draws + count, [](const Draw& draw) { return draw.is_argmax(); })) {
     argmax(rows, count, tokens);
     return;
   }

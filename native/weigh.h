@@ -30,10 +30,10 @@ SALVER_INLINE D8 exp_of_negative(D8 x) {
 
 // weights[i] = exp((logits[i] - maximum) / temperature) for i in [0, size); both readable and
 // writable to the next multiple of 8.
-void weigh_logits(const float* logits, int size, float maximum, double temperature, double* weights) {
+void weigh_logits(const float* logits, int size, double maximum, double temperature, double* weights) {
   for (int i = 0; i < size; i += 8) {
     const D8 value = __builtin_convertvector(*reinterpret_cast<const LooseF8*>(logits + i), D8);
-    const D8 scaled = (value - double(maximum)) / temperature;
+    const D8 scaled = (value - maximum) / temperature;
     *reinterpret_cast<LooseD8*>(weights + i) = exp_of_negative(scaled);
   }
 }

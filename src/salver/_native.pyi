@@ -40,16 +40,9 @@ def attention(
     `in_parts`: every group of keys by itself, merged afterwards, as threads that share a row do.
     """
 
-def draw(
-    isa: str,
-    logits: NDArray[np.float32],
-    *,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    uniform: float,
-) -> int: ...
+def draw(isa: str, logits: NDArray[np.float32], asked: DrawArrays) -> None:
+    """What each row of `logits` [rows, vocab] asks for, for tests."""
+
 def best(isa: str, x: NDArray[np.float32]) -> int: ...
 def group_panel_bytes(kind: str, k: int) -> int:
     """Of 32 channels of `k` weights in 4-bit groups."""
@@ -69,6 +62,26 @@ class GroupedArray:
         minimums: NDArray[np.uint16] | None,
         inner_scales: NDArray[np.uint8] | None,
         inner_minimums: NDArray[np.uint8] | None,
+    ) -> None: ...
+
+class DrawArrays:
+    """What rows ask of the sampler; `native/draw_arrays.h` says what each array holds.
+
+    The last four are written to. A token is -1 where a logit is not finite, -2 where all are banned.
+    """
+
+    def __init__(
+        self,
+        *,
+        draws: NDArray[np.float64],
+        edit_starts: NDArray[np.int32],
+        edits: NDArray[np.float64],
+        given: NDArray[np.int32],
+        tops: NDArray[np.int32],
+        tokens: NDArray[np.int32],
+        logprobs: NDArray[np.float64],
+        top_tokens: NDArray[np.int32],
+        top_logprobs: NDArray[np.float64],
     ) -> None: ...
 
 class Model:
@@ -125,14 +138,10 @@ class Model:
         table_starts: NDArray[np.int32],
         block_tables: NDArray[np.int32],
         rows: NDArray[np.int32],
-        draws: NDArray[np.float64],
-        drawn: NDArray[np.int32],
+        asked: DrawArrays,
     ) -> None:
-        """One token for each of `rows`, by its line of `draws`, is put into `drawn`.
+        """Compute the tokens, then what each of `rows` asks for."""
 
-        A line is temperature, top-k, top-p, min-p, uniform number; -1 is drawn where a logit is not
-        finite.
-        """
     def logits(self, rows: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
     def hidden(self, out: NDArray[np.float32]) -> None: ...
     def fill_pool(self, byte: int) -> None: ...

@@ -1,6 +1,6 @@
 """Greedy continuations by `transformers`, the outside reference that Salver's runner is held against.
 
-    python make_goldens.py MODEL.gguf spec_bench.jsonl OUT.json
+    python make_goldens.py MODEL.gguf spec_bench.jsonl OUT.json [--count 20] [--tokens 32]
 
 Needs torch (CPU), transformers, gguf and accelerate in a virtual environment of its own; the
 goldens in this folder were made with torch 2.13, transformers 5.23 and gguf 0.19:
@@ -32,8 +32,6 @@ import numpy as np
 import torch  # type: ignore[import-not-found, unused-ignore]
 import transformers  # type: ignore[import-not-found, unused-ignore]
 
-NUM_PROMPTS = 20
-NUM_TOKENS = 32
 MAX_PROMPT_TOKENS = 200
 
 
@@ -44,6 +42,8 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("prompts", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--tokens", type=int, default=32)
     arguments = parser.parse_args()
     folder, file = arguments.model.parent, arguments.model.name
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file)
@@ -52,7 +52,8 @@ def main() -> None:
     ).eval()
     check_weights(arguments.model, model)
     cases = [
-        continue_greedily(model, case) for case in choose_prompts(arguments.prompts, tokenizer)
+        continue_greedily(model, case, arguments.tokens)
+        for case in choose_prompts(arguments.prompts, tokenizer, arguments.count)
     ]
     golden = {
         "model": file,
@@ -102,8 +103,8 @@ def hugging_face_name(name: str) -> str:
     return f"model.layers.{prefix[1]}.{inner[part]}.{kind}"
 
 
-def choose_prompts(path: Path, tokenizer: Any) -> list[dict[str, Any]]:
-    """The first NUM_PROMPTS that are short enough, from each category in turn."""
+def choose_prompts(path: Path, tokenizer: Any, count: int) -> list[dict[str, Any]]:
+    """The first `count` that are short enough, from each category in turn."""
     by_category: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in path.read_text().splitlines():
         question = json.loads(line)
@@ -113,7 +114,7 @@ def choose_prompts(path: Path, tokenizer: Any) -> list[dict[str, Any]]:
             by_category[question["category"]].append(case)
     in_turn = itertools.zip_longest(*by_category.values())
     chosen = (case for round_ in in_turn for case in round_ if case is not None)
-    return list(itertools.islice(chosen, NUM_PROMPTS))
+    return list(itertools.islice(chosen, count))
 
 
 def render(tokenizer: Any, text: str) -> list[int]:
@@ -122,9 +123,9 @@ def render(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
-def continue_greedily(model: Any, case: dict[str, Any]) -> dict[str, Any]:
+def continue_greedily(model: Any, case: dict[str, Any], tokens: int) -> dict[str, Any]:
     with torch.inference_mode():
-        steps = list(itertools.islice(greedy_steps(model, case["prompt"]), NUM_TOKENS))
+        steps = list(itertools.islice(greedy_steps(model, case["prompt"]), tokens))
     print(case["question_id"], len(case["prompt"]), min(gap for _, gap in steps), flush=True)
     output, gaps = zip(*steps, strict=True)
     return {**case, "output": output, "gaps": [round(gap, 5) for gap in gaps]}

@@ -18,7 +18,7 @@ native_runner = pytest.importorskip("salver.engine.runners.native_runner")
 
 pytestmark = pytest.mark.model
 
-GOLDEN = Path(__file__).parents[1] / "goldens" / "smollm2-135m-instruct-q4_1.json"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 TABLE = 8  # blocks of 32 per sequence
 PRECISIONS = ["bf16", "w8a16", "w8a8", "q4"]
 LENGTHS = [130, 9, 33]
@@ -44,8 +44,38 @@ def test_tokens_differ_only_where_the_reference_was_undecided(
     smollm2_path: Path, precision: str, kv_cache: str, widest_gap: float, least_equal: int
 ) -> None:
     """A token may differ where the reference's two largest logits are as near as rounding goes."""
-    cases = json.loads(GOLDEN.read_text())["cases"]
-    runner = open_runner(smollm2_path, precision, kv_cache, os.cpu_count() or 1)
+    gaps = gaps_at_divergence(smollm2_path, "smollm2-135m-instruct-q4_1", precision, kv_cache)
+    assert gaps.count(None) >= least_equal
+    assert max(gap for gap in gaps if gap is not None) < widest_gap
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    ("variable", "golden", "precision", "widest_gap", "least_equal"),
+    [
+        ("SALVER_TEST_QWEN_GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m", "bf16", 0.1, 18),
+        ("SALVER_TEST_QWEN_GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m", "w8a16", 0.3, 13),
+        ("SALVER_TEST_QWEN_15B_GGUF", "qwen2.5-coder-1.5b-instruct-q4_k_m", "bf16", 0.1, 6),
+        ("SALVER_TEST_QWEN_15B_GGUF", "qwen2.5-coder-1.5b-instruct-q4_k_m", "w8a16", 0.3, 4),
+    ],
+)
+def test_larger_models_differ_only_where_the_reference_was_undecided(
+    variable: str, golden: str, precision: str, widest_gap: float, least_equal: int
+) -> None:
+    path = os.environ.get(variable)
+    if path is None:
+        pytest.skip(f"{variable} names no file")
+    gaps = gaps_at_divergence(Path(path), golden, precision, "bf16")
+    assert gaps.count(None) >= least_equal
+    assert max((gap for gap in gaps if gap is not None), default=0.0) < widest_gap
+
+
+def gaps_at_divergence(
+    path: Path, golden: str, precision: str, kv_cache: str
+) -> list[float | None]:
+    """For each prompt, by how much the reference's token led where another was first drawn."""
+    cases = json.loads((GOLDENS / f"{golden}.json").read_text())["cases"]
+    runner = open_runner(path, precision, kv_cache, os.cpu_count() or 1)
     outputs: list[list[int]] = [[] for _ in cases]
     for _ in cases[0]["output"]:
         pieces = [next_piece(i, case["prompt"], outputs[i]) for i, case in enumerate(cases)]
@@ -63,11 +93,12 @@ def test_tokens_differ_only_where_the_reference_was_undecided(
         )
         for case, output in zip(cases, outputs, strict=True)
     ]
+    others = [gap for gap in gaps if gap is not None]
     print(
-        f"{precision}, {kv_cache} KV: {gaps.count(None)} of {len(gaps)} equal; gaps of the others: {gaps}"
+        f"{golden}, {precision}, {kv_cache} KV: {gaps.count(None)} of {len(gaps)} equal; gaps of "
+        f"the others: {others}"
     )
-    assert gaps.count(None) >= least_equal
-    assert max(gap for gap in gaps if gap is not None) < widest_gap
+    return gaps
 
 
 def next_piece(index: int, prompt: list[int], output: list[int]) -> Piece:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from salver.engine.runners.choice import RunnerKind
 from salver.models import ModelConfig
 from salver.models.names import expected_tensors
 from salver.testing.steps import Piece, lay_out
@@ -125,3 +126,10 @@ class NothingToRead(TinyCheckpoint):
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         raise AssertionError(f"{name} was read")
+
+
+def test_kinds_share_packed_weights_exactly_where_they_share_the_format() -> None:
+    """The KV cache's format has no say in it."""
+    for kind in RunnerKind:
+        if kind.is_native:
+            assert kind.packing.endswith("bf16") == (kind.precision == "bf16"), kind

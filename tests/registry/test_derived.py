@@ -105,7 +105,8 @@ class Entries(RuleBasedStateMachine):
     @rule(at=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
     def flip_a_bit(self, at: float, bit: int) -> None:
         data = bytearray(self.path.read_bytes())
-        data[int(at * len(data))] ^= 1 << bit
+        if data:
+            data[int(at * len(data))] ^= 1 << bit
         self.overwrite(bytes(data))
         self.sound = False
 

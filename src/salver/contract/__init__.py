@@ -1,9 +1,9 @@
 """Frozen specs and the values that cross a boundary; validation, no behaviour."""
 
+from typing import TYPE_CHECKING
+
 from salver.contract.backend import Backend, LoadSnapshot
 from salver.contract.decision import Action, Cause, Decision
-from salver.contract.deployment import Deployment
-from salver.contract.enforcement import DeclaredOnly, declared_only, unavailable
 from salver.contract.faults import Fault
 from salver.contract.generate import (
     Finish,
@@ -16,26 +16,62 @@ from salver.contract.generate import (
     TokenLogprobs,
 )
 from salver.contract.latency import LatencyModel, StepShape
-from salver.contract.loading import load_deployment
-from salver.contract.policy import (
-    Admission,
-    FallbackStep,
-    Gate,
-    OnInconclusive,
-    Overload,
-    Probes,
-    Rollout,
-    Shadow,
-    Slo,
-    StateAway,
-    Telemetry,
-    Tenant,
-    TrafficClass,
-    UpstreamBackend,
-    WithoutState,
-)
-from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
 from salver.contract.scope import Scope
+from salver.lazy import lazily
+
+if TYPE_CHECKING:
+    from salver.contract.deployment import Deployment
+    from salver.contract.enforcement import DeclaredOnly, declared_only, unavailable
+    from salver.contract.loading import load_deployment
+    from salver.contract.policy import (
+        Admission,
+        FallbackStep,
+        Gate,
+        OnInconclusive,
+        Overload,
+        Probes,
+        Rollout,
+        Shadow,
+        Slo,
+        StateAway,
+        Telemetry,
+        Tenant,
+        TrafficClass,
+        UpstreamBackend,
+        WithoutState,
+    )
+    from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
+
+_LATER = {
+    "Deployment": "deployment",
+    "DeclaredOnly": "enforcement",
+    "declared_only": "enforcement",
+    "unavailable": "enforcement",
+    "load_deployment": "loading",
+    "Admission": "policy",
+    "FallbackStep": "policy",
+    "Gate": "policy",
+    "OnInconclusive": "policy",
+    "Overload": "policy",
+    "Probes": "policy",
+    "Rollout": "policy",
+    "Shadow": "policy",
+    "Slo": "policy",
+    "StateAway": "policy",
+    "Telemetry": "policy",
+    "Tenant": "policy",
+    "TrafficClass": "policy",
+    "UpstreamBackend": "policy",
+    "WithoutState": "policy",
+    "Engine": "release",
+    "Envelope": "release",
+    "KvCache": "release",
+    "Quantization": "release",
+    "Release": "release",
+    "Runtime": "release",
+}
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _LATER)
 
 __all__ = [
     "Action",

@@ -72,7 +72,7 @@ def processed_logits(logits: Row, spec: SampleSpec) -> Weights:
     for token_id, bias in spec.params.logit_bias.items():
         if 0 <= token_id < len(values):
             values[token_id] += bias
-    values[_in_vocabulary(spec.banned, len(values))] = -np.inf
+    values[in_vocabulary(spec.banned, len(values))] = -np.inf
     _penalize(values, spec)
     if np.isneginf(values.max()):
         raise BackendError(
@@ -88,7 +88,7 @@ def _penalize(values: Weights, spec: SampleSpec) -> None:
     """Repetition (CTRL, arXiv 1909.05858) over prompt and output, the others over the output."""
     params, size = spec.params, len(values)
     if params.repetition_penalty != 1.0:
-        seen = np.union1d(_in_vocabulary(spec.prompt, size), _in_vocabulary(spec.output, size))
+        seen = np.union1d(in_vocabulary(spec.prompt, size), in_vocabulary(spec.output, size))
         old = values[seen]
         with np.errstate(over="ignore"):
             new = np.where(
@@ -96,7 +96,7 @@ def _penalize(values: Weights, spec: SampleSpec) -> None:
             )
         values[seen] = np.minimum(new, _LARGEST)
     if params.presence_penalty or params.frequency_penalty:
-        drawn, counts = np.unique(_in_vocabulary(spec.output, size), return_counts=True)
+        drawn, counts = np.unique(in_vocabulary(spec.output, size), return_counts=True)
         values[drawn] -= params.presence_penalty + params.frequency_penalty * counts
 
 
@@ -175,7 +175,8 @@ def splitmix64(state: int) -> int:
     return z ^ (z >> 31)
 
 
-def _in_vocabulary(token_ids: Sequence[int] | Iterable[int], size: int) -> TokenIds:
+def in_vocabulary(token_ids: Sequence[int] | Iterable[int], size: int) -> TokenIds:
+    """Those of `token_ids` that are in [0, size)."""
     ids = np.fromiter(token_ids, np.int64)
     return ids[(ids >= 0) & (ids < size)]
 

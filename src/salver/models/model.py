@@ -11,10 +11,10 @@ from salver.models.checkpoint import Checkpoint
 from salver.models.config import ModelConfig
 from salver.models.fields import Fields
 from salver.models.gguf_checkpoint import GgufCheckpoint
-from salver.models.gguf_tokenizer import tokenizer_from_gguf
-from salver.models.hf_tokenizer import read_settings, special_text, tokenizer_from_directory
+from salver.models.hf_tokenizer import read_settings, special_text
 from salver.models.opening import open_checkpoint
 from salver.models.tokenizer import Tokenizer
+from salver.models.tokenizing import open_tokenizer
 
 _TEMPLATE_KEY: Final = "tokenizer.chat_template"
 _TEMPLATE_FILE: Final = "chat_template.jinja"
@@ -41,27 +41,12 @@ def open_model(path: Path) -> Model:
         UnsupportedModel: a part is not known here.
     """
     checkpoint = open_checkpoint(path)
+    tokenizer = open_tokenizer(checkpoint, path)
     if isinstance(checkpoint, GgufCheckpoint):
-        tokenizer = tokenizer_from_gguf(checkpoint.metadata, path.name)
         template = _gguf_template(checkpoint.metadata, tokenizer, path.name)
     else:
-        directory = path if path.is_dir() else path.parent
-        tokenizer = tokenizer_from_directory(directory, checkpoint.config.vocab_size)
-        template = _directory_template(directory)
-    _check_vocabulary(tokenizer, checkpoint.config, path.name)
+        template = _directory_template(path if path.is_dir() else path.parent)
     return Model(checkpoint, tokenizer, template)
-
-
-def _check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, where: str) -> None:
-    if tokenizer.vocab_size != config.vocab_size:
-        raise MalformedModel(
-            f"{where}: the tokenizer has {tokenizer.vocab_size} tokens, the model embeds"
-            f" {config.vocab_size}",
-            rule="tokenizer.vocab_size",
-            value=tokenizer.vocab_size,
-            limit=config.vocab_size,
-            fix="the file is damaged or badly converted: fetch it again and check its digest",
-        )
 
 
 def _gguf_template(

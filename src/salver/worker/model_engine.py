@@ -6,7 +6,7 @@ from salver.clock import MonotonicClock
 from salver.engine import EngineCore, plan_memory
 from salver.engine.calibration import calibrate
 from salver.engine.runners.choice import open_runner
-from salver.models import open_model
+from salver.models import open_checkpoint, open_tokenizer
 from salver.registry import ArtifactStore, Digest
 from salver.worker.frames import ModelFacts
 from salver.worker.packed_weights import packed_weights
@@ -27,21 +27,22 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
     """
     digest = Digest.parse(spec.digest)
     path = ArtifactStore(Path(spec.store)).open_verified(digest)
-    model = open_model(path)
+    checkpoint = open_checkpoint(path)
     plan = plan_memory(
-        model.config,
+        checkpoint.config,
         spec.runner,
-        formats=model.checkpoint.formats,
+        formats=checkpoint.formats,
         memory_bytes=spec.memory_bytes,
         threads=spec.threads,
         max_batch_tokens=spec.max_batch_tokens,
         max_running=spec.max_running,
         max_context_tokens=spec.max_context_tokens,
     )
-    tokenizer, clock = model.tokenizer, MonotonicClock()
+    clock = MonotonicClock()
+    tokenizer = open_tokenizer(checkpoint, path)
     runner = open_runner(
         spec.runner,
-        model.checkpoint,
+        checkpoint,
         num_blocks=plan.num_blocks,
         threads=spec.threads,
         max_batch_tokens=spec.max_batch_tokens,
@@ -65,8 +66,8 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         latency,
     )
     facts = ModelFacts(
-        architecture=model.config.architecture,
-        num_parameters=model.config.num_parameters,
+        architecture=checkpoint.config.architecture,
+        num_parameters=checkpoint.config.num_parameters,
         weights_bytes=plan.weights_bytes,
         planned_bytes=plan.total_bytes,
         latency=latency,

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from salver.engine.plan import ModelRunner
 from salver.engine.runners.kept_weights import KeptWeights
 from salver.engine.runners.matrices import layer_kinds
-from salver.engine.runners.numpy_runner import NumpyRunner
 from salver.engine.runners.step_memory import native_step_bytes, step_bytes
 from salver.models.checkpoint import Checkpoint
 from salver.models.config import ModelConfig
@@ -156,6 +155,8 @@ def open_runner(
             isa=isa,
             kept=kept,
         )
+    from salver.engine.runners.numpy_runner import NumpyRunner
+
     return NumpyRunner(
         checkpoint, num_blocks=num_blocks, block_size=NUMPY_BLOCK_SIZE, threads=threads
     )

@@ -1,11 +1,11 @@
 """The native core as a `ModelRunner`: one call per step, the GIL released.
 
-Tokens are drawn inside the core, by the definition in `engine/sampling.py`, whose uniform numbers it
-is handed. Rows that change the logits first (bias, bans, penalties) or want log-probabilities get
-their logits, and `engine/sampling.py` itself draws from them.
+Tokens are drawn and scored inside the core, by the definition in `engine/sampling.py`, whose uniform
+numbers it is handed. Only what the core refuses, logits that are not finite or tokens that are all
+banned, is asked of the definition itself, which says what is wrong.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, chain
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from salver import _native
 from salver.contract import TokenLogprobs
-from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
+from salver.engine.plan import ModelRunnerOutput, ScheduledSequence, SchedulerOutput
 from salver.engine.runners.kept_weights import KeptWeights
 from salver.engine.runners.linear import Floats
 from salver.engine.runners.matrices import MATRICES, LayerKinds, layer_kinds
+from salver.engine.runners.native_rows import NativeRows
 from salver.engine.runners.native_weights import give_rotary, give_weights, sections_of
-from salver.engine.runners.read_out import read_out
-from salver.engine.sampling import uniform
+from salver.engine.runners.read_out import LogitRow, collect, settle, wanted_rows
+from salver.errors import BackendError
 from salver.models.checkpoint import Checkpoint
 from salver.models.config import ModelConfig
 
@@ -75,23 +76,24 @@ class NativeRunner:
             isa=isa or _native.available_isas()[-1],
         )
         kinds = layer_kinds(checkpoint.config, checkpoint.formats, precision)
-        self._core = _loaded(new_core, checkpoint, kinds, kept)
+        self._core = _loaded(new_core, checkpoint, kinds, kept, threads)
         give_rotary(self._core, checkpoint.config, num_blocks * self.block_size)
 
     def execute(self, plan: SchedulerOutput) -> ModelRunnerOutput:
         """Compute the plan's tokens, write their KV, and sample where a sequence asks for it."""
         if not plan.sequences:
             return ModelRunnerOutput()
-        inside = [each for each in plan.sequences if each.sample and _is_drawn_inside(each.sample)]
-        tokens = self._step(plan, inside).tolist()
-        # -1: a logit is not finite. Sampling from the row in Python then says so.
-        found = zip(inside, tokens, strict=True)
-        drawn = {each.key: TokenLogprobs(token, 0.0) for each, token in found if token >= 0}
-        return read_out(plan, self.logits, drawn=drawn)
+        rows = NativeRows(wanted_rows(plan), self._vocab_size)
+        self._step(plan, rows)
+        return collect(self._settled(rows))
+
+    def _settled(self, rows: NativeRows) -> Iterator[tuple[LogitRow, TokenLogprobs | BackendError]]:
+        for wanted, found in rows.found():
+            yield wanted, found or settle(wanted, self.logits([wanted.row])[0])
 
     def forward(self, plan: SchedulerOutput) -> Floats:
         """Run every layer and keep the plan's KV: hidden states [tokens, hidden_size]."""
-        self._step(plan, [])
+        self._step(plan, NativeRows([], self._vocab_size))
         hidden = np.empty((plan.num_tokens, self._hidden_size), np.float32)
         self._core.hidden(hidden)
         return hidden
@@ -106,18 +108,15 @@ class NativeRunner:
         """Overwrite all keys and values, for tests of what a sequence must never see."""
         self._core.fill_pool(byte)
 
-    def _step(self, plan: SchedulerOutput, drawn: Sequence[ScheduledSequence]) -> Ints:
-        tokens = np.empty(len(drawn), np.int32)
+    def _step(self, plan: SchedulerOutput, rows: NativeRows) -> None:
         self._core.step(
             np.asarray(plan.token_ids, np.int32),
             np.fromiter((0, *(each.end for each in plan.sequences)), np.int32),
             np.fromiter((each.first_position for each in plan.sequences), np.int32),
             *_block_tables(plan.sequences, self.block_size),
-            np.fromiter((each.end - 1 for each in drawn), np.int32),
-            np.array([_draw(each.sample) for each in drawn if each.sample]).reshape(-1, 5),
-            tokens,
+            rows.rows,
+            rows.arrays(),
         )
-        return tokens
 
 
 def _loaded(
@@ -125,6 +124,7 @@ def _loaded(
     checkpoint: Checkpoint,
     kinds: LayerKinds,
     kept: KeptWeights | None,
+    threads: int,
 ) -> _native.Model:
     """A core with its weights: as they were kept, or else packed now."""
     if kept:
@@ -134,7 +134,7 @@ def _loaded(
         if kept.fill(sections_of(core)):
             return core
     core = new_core()  # a new one: what could not be filled is given back
-    give_weights(core, checkpoint, kinds)
+    give_weights(core, checkpoint, kinds, threads=threads)
     if kept:
         kept.keep(sections_of(core))
     return core
@@ -174,21 +174,3 @@ def _block_tables(sequences: Sequence[ScheduledSequence], block_size: int) -> tu
     tables = [each.block_table[: -(-each.context_length // block_size)] for each in sequences]
     starts = np.fromiter(accumulate(map(len, tables), initial=0), np.int32)
     return starts, np.fromiter(chain.from_iterable(tables), np.int32)
-
-
-def _is_drawn_inside(spec: SampleSpec) -> bool:
-    """Whether the token is drawn from the raw logits, and nothing else is asked for."""
-    params = spec.params
-    return (
-        params.logprobs is None
-        and not (spec.banned or params.logit_bias)
-        and not (params.presence_penalty or params.frequency_penalty)
-        and params.repetition_penalty == 1.0
-    )
-
-
-def _draw(spec: SampleSpec) -> tuple[float, float, float, float, float]:
-    """A line of the core's `draws`."""
-    params = spec.params
-    drawn = uniform(spec.seed, len(spec.output)) if params.temperature else 0.0
-    return params.temperature, params.top_k, params.top_p, params.min_p, drawn

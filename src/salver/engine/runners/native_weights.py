@@ -4,7 +4,10 @@ q, k and v become one matrix, so that one pass over a token's row gives all thre
 turns in runs of 16 rows, so that a gate and its up leave the core's registers together.
 """
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,10 +32,13 @@ def give_rotary(core: _native.Model, config: ModelConfig, max_positions: int) ->
     core.set_rotary(rotary.cosines, rotary.sines)
 
 
-def give_weights(core: _native.Model, checkpoint: Checkpoint, kinds: LayerKinds) -> None:
+def give_weights(
+    core: _native.Model, checkpoint: Checkpoint, kinds: LayerKinds, *, threads: int
+) -> None:
     """Hand every weight over, a layer at a time: the core packs its own copy.
 
-    Matrices with a kind in `kinds` go as the file's own groups, the others in float32.
+    Matrices with a kind in `kinds` go as the file's own groups, the others in float32. As many layers
+    as there are threads are decoded at once.
 
     Raises:
         MalformedModel: a tensor is absent or cannot be decoded.
@@ -43,8 +49,22 @@ def give_weights(core: _native.Model, checkpoint: Checkpoint, kinds: LayerKinds)
     head = embedding if config.tie_embeddings else checkpoint.tensor("lm_head.weight")
     core.set_head(head, checkpoint.tensor("model.norm.weight"))
     del embedding, head
-    for index in range(config.num_layers):
-        _give_layer(core, checkpoint, index, kinds[index])
+    for hand_over in _decoded(core, checkpoint, kinds, threads):
+        hand_over()
+
+
+def _decoded(
+    core: _native.Model, checkpoint: Checkpoint, kinds: LayerKinds, threads: int
+) -> Iterator[Callable[[], None]]:
+    """What hands the layers over, in order; a few of them are decoded ahead."""
+    with ThreadPoolExecutor(threads, "decode") as decoders:
+        ahead: deque[Future[Callable[[], None]]] = deque()
+        for index, layer in enumerate(kinds):
+            ahead.append(decoders.submit(_decode_layer, core, checkpoint, index, layer))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def sections_of(core: _native.Model) -> list[Section]:
@@ -53,9 +73,10 @@ def sections_of(core: _native.Model) -> list[Section]:
     return [Section(name, kind, data.data) for name, kind, data in listed if data.size]
 
 
-def _give_layer(
+def _decode_layer(
     core: _native.Model, checkpoint: Checkpoint, index: int, kinds: Mapping[str, GroupKind]
-) -> None:
+) -> Callable[[], None]:
+    """Read a layer's tensors; what comes back gives them to the core."""
     config = checkpoint.config
 
     def read(name: str) -> Floats:
@@ -69,7 +90,8 @@ def _give_layer(
         return grouped(arranged([checkpoint.groups(part) for part in names], arrange))
 
     biases = [read(f"self_attn.{part}_proj.bias") for part in "qkv" * config.attention_bias]
-    core.add_layer(
+    return partial(
+        core.add_layer,
         input_norm=read("input_layernorm.weight"),
         qkv=matrix("qkv"),
         qkv_bias=np.concatenate(biases) if biases else None,

@@ -5,17 +5,14 @@ row tile, however many prompt log-probabilities a step asks for.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from salver.contract import TokenLogprobs
 from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
 from salver.engine.runners.linear import TILE_ROWS, Floats
-from salver.engine.sampling import sample, token_logprobs
+from salver.engine.sampling import Row, sample, token_logprobs
 from salver.errors import BackendError
-
-NOTHING_DRAWN: Mapping[str, TokenLogprobs] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +33,39 @@ class LogitRow:
 
 
 def read_out(
-    plan: SchedulerOutput,
-    logits_of: Callable[[Sequence[int]], Floats],
-    *,
-    drawn: Mapping[str, TokenLogprobs] = NOTHING_DRAWN,
+    plan: SchedulerOutput, logits_of: Callable[[Sequence[int]], Floats]
 ) -> ModelRunnerOutput:
-    """Sample and score what the plan asks for; `logits_of` gives [rows, vocab_size] of flat rows.
+    """Sample and score what the plan asks for; `logits_of` gives [rows, vocab_size] of flat rows."""
+    rows = _with_logits(wanted_rows(plan), logits_of)
+    return collect((wanted, settle(wanted, logits)) for wanted, logits in rows)
 
-    Sequences in `drawn` have their sample already; it is passed on. A sequence whose logits allow no
-    token is reported in `failed`; the others are unharmed.
-    """
-    sampled = dict(drawn)
+
+def collect(rows: Iterable[tuple[LogitRow, TokenLogprobs | BackendError]]) -> ModelRunnerOutput:
+    """What came of every row, by sequence. One whose logits allow no token is reported in `failed`;
+    the others are unharmed."""
+    sampled: dict[str, TokenLogprobs] = {}
     scored: dict[str, list[TokenLogprobs]] = defaultdict(list)
     failed: dict[str, BackendError] = {}
-    for wanted, logits in _with_logits(_wanted_rows(plan, drawn), logits_of):
-        try:
-            match wanted.purpose:
-                case PromptTarget(token_id, num_top):
-                    scored[wanted.key].append(token_logprobs(logits, token_id, num_top))
-                case SampleSpec() as spec:
-                    sampled[wanted.key] = sample(logits, spec)
-        except BackendError as error:
-            failed[wanted.key] = error
+    for wanted, result in rows:
+        if isinstance(result, BackendError):
+            failed[wanted.key] = result
+        elif isinstance(wanted.purpose, PromptTarget):
+            scored[wanted.key].append(result)
+        else:
+            sampled[wanted.key] = result
     return ModelRunnerOutput(sampled, scored, failed)
+
+
+def settle(wanted: LogitRow, logits: Row) -> TokenLogprobs | BackendError:
+    """What one row of logits gives, by the definition."""
+    try:
+        match wanted.purpose:
+            case PromptTarget(token_id, num_top):
+                return token_logprobs(logits, token_id, num_top)
+            case SampleSpec() as spec:
+                return sample(logits, spec)
+    except BackendError as error:
+        return error
 
 
 def _with_logits(
@@ -69,13 +76,14 @@ def _with_logits(
         yield from zip(tile, logits_of([logit_row.row for logit_row in tile]), strict=True)
 
 
-def _wanted_rows(plan: SchedulerOutput, drawn: Container[str]) -> list[LogitRow]:
-    return [row for each in plan.sequences for row in _rows_of(each, each.key in drawn)]
+def wanted_rows(plan: SchedulerOutput) -> list[LogitRow]:
+    """The rows of a step that need logits."""
+    return [row for each in plan.sequences for row in _rows_of(each)]
 
 
-def _rows_of(sequence: ScheduledSequence, drawn: bool) -> Iterator[LogitRow]:
+def _rows_of(sequence: ScheduledSequence) -> Iterator[LogitRow]:
     if sequence.prompt_logprobs is not None:
         for row, token_id in enumerate(sequence.next_prompt_tokens, start=sequence.start):
             yield LogitRow(row, sequence.key, PromptTarget(token_id, sequence.prompt_logprobs))
-    if sequence.sample is not None and not drawn:
+    if sequence.sample is not None:
         yield LogitRow(sequence.end - 1, sequence.key, sequence.sample)

@@ -1,0 +1,34 @@
+"""The tokenizer that goes with a checkpoint, from wherever its format keeps it."""
+
+from pathlib import Path
+
+from salver.errors import MalformedModel
+from salver.models.checkpoint import Checkpoint
+from salver.models.gguf_checkpoint import GgufCheckpoint
+from salver.models.gguf_tokenizer import tokenizer_from_gguf
+from salver.models.hf_tokenizer import tokenizer_from_directory
+from salver.models.tokenizer import Tokenizer
+
+
+def open_tokenizer(checkpoint: Checkpoint, path: Path) -> Tokenizer:
+    """Read the tokenizer of a checkpoint that was opened from `path`.
+
+    Raises:
+        MalformedModel: it is damaged, hostile, or does not go with the weights.
+        UnsupportedModel: its kind is not known here.
+    """
+    if isinstance(checkpoint, GgufCheckpoint):
+        tokenizer = tokenizer_from_gguf(checkpoint.metadata, path.name)
+    else:
+        directory = path if path.is_dir() else path.parent
+        tokenizer = tokenizer_from_directory(directory, checkpoint.config.vocab_size)
+    if tokenizer.vocab_size != checkpoint.config.vocab_size:
+        raise MalformedModel(
+            f"{path.name}: the tokenizer has {tokenizer.vocab_size} tokens, the model embeds"
+            f" {checkpoint.config.vocab_size}",
+            rule="tokenizer.vocab_size",
+            value=tokenizer.vocab_size,
+            limit=checkpoint.config.vocab_size,
+            fix="the file is damaged or badly converted: fetch it again and check its digest",
+        )
+    return tokenizer
