@@ -19,21 +19,14 @@ void norm_row(const float* x, const float* weight, float epsilon, int size, floa
   for (int i = 0; i < size; i += kLanes) store(out + i, load(x + i) * factor * load(weight + i));
 }
 
-// The float whose bits are the largest of `bits`.
-SALVER_INLINE float largest_of(I16 bits) {
-  std::int32_t result = 0;
-  for (int lane = 0; lane < kLanes; ++lane) result = bits[lane] > result ? bits[lane] : result;
-  return __builtin_bit_cast(float, result);
-}
-
 // The largest magnitude, compared as integers: infinity beats every number and NaN beats infinity.
 float largest_magnitude(const float* x, int size) {
   I16 most{};
   for (int i = 0; i < size; i += kLanes) {
     const I16 bits = reinterpret_cast<I16>(load(x + i)) & 0x7fffffff;
-    most = bits > most ? bits : most;
+    most = larger(bits, most);
   }
-  return largest_of(most);
+  return __builtin_bit_cast(float, largest(most));
 }
 
 SALVER_INLINE void store_bytes(std::uint8_t* p, I16 x) {

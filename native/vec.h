@@ -44,8 +44,8 @@ SALVER_INLINE F16 fma(F16 a, F16 b, F16 c) {
 SALVER_INLINE F16 larger(F16 a, F16 b) { return a > b ? a : b; }
 
 // Lane i with lane i + 8, then with i + 4, i + 2 and i + 1.
-template <typename Combine>
-SALVER_INLINE float folded(F16 x, const Combine& combine) {
+template <typename Vector, typename Combine>
+SALVER_INLINE auto folded(Vector x, const Combine& combine) {
   x = combine(x, __builtin_shuffle(x, I16{8, 9, 10, 11, 12, 13, 14, 15}));
   x = combine(x, __builtin_shuffle(x, I16{4, 5, 6, 7}));
   x = combine(x, __builtin_shuffle(x, I16{2, 3}));
@@ -61,22 +61,14 @@ SALVER_INLINE float largest(F16 x) {
   return folded(x, [](F16 a, F16 b) { return a > b ? a : b; });
 }
 
-// Lane i meets lane i ^ 8, then i ^ 4, i ^ 2 and i ^ 1.
-template <typename Join>
-SALVER_INLINE std::int32_t fold(I16 x, const Join& join) {
-  x = join(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  x = join(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-  x = join(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-  x = join(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
-  return x[0];
+SALVER_INLINE std::int32_t sum(I16 x) {
+  return folded(x, [](I16 a, I16 b) { return a + b; });
 }
 
-SALVER_INLINE std::int32_t sum(I16 x) {
-  return fold(x, [](I16 a, I16 b) { return a + b; });
-}
+SALVER_INLINE I16 larger(I16 a, I16 b) { return a > b ? a : b; }
 
 SALVER_INLINE std::int32_t largest(I16 x) {
-  return fold(x, [](I16 a, I16 b) { return a > b ? a : b; });
+  return folded(x, [](I16 a, I16 b) { return a > b ? a : b; });
 }
 
 // To the nearest integer, halves to even, for |x| below 2^22: adding 1.5 * 2^23 leaves it in the

@@ -1,14 +1,17 @@
 """`salver explain` and `salver schema`."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from salver.cli.app import run
-from salver.contract import Deployment
+from salver.contract import Action, Cause, Decision, Deployment
 from salver.contract.rules import RULES
 from salver.contract.schema import json_schema
 from salver.contract.section import walk
+from salver.state import DecisionLog
+from salver.telemetry import Decided
 from salver.workload import MIX_RULES
 
 
@@ -62,3 +65,31 @@ def test_a_section_shows_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_schema_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(printed(capsys, "schema")) == json_schema()
     assert json.loads(printed(capsys, "schema", "--json")) == json_schema()
+
+
+def test_a_decision_is_explained_by_its_id(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    refused = Decision(
+        "dec-cmpl-1",
+        "tenants.max_in_flight",
+        3,
+        2,
+        Action.REFUSE,
+        Cause.CALLER,
+        "the tenant has used 2 of its 2 in flight",
+        1.0,
+    )
+    log = DecisionLog(home / "decisions.db", deployment="assistant", release="r1", wall=lambda: 0.0)
+    log.observe(Decided(refused, "search", "req-1"))
+    log.close()
+    out = printed(capsys, "explain", "dec-cmpl-1")
+    for part in ("tenants.max_in_flight", "3, held against a limit of 2", "refuse", "search"):
+        assert part in out
+    assert "1970-01-01T00:00:00.000+00:00" in out
+    assert "Its requests in flight at once" in out, "what the contract says of the rule"
+    (record,) = json.loads(printed(capsys, "explain", "dec-cmpl-1", "--json"))
+    assert (record["verdict"], record["request_id"]) == ("broken", "req-1")
+
+
+def test_an_unknown_decision(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["explain", "dec-none"]) == 2
+    assert "no decision with this id" in capsys.readouterr().err

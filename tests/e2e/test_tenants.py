@@ -62,6 +62,8 @@ def test_keys_and_quotas_from_the_command_line_to_the_client(keyed: "Server") ->
     with pytest.raises(openai.RateLimitError) as limited:
         [call(labs["key"]) for _ in range(5)]
     assert 0 < int(limited.value.response.headers["retry-after"]) <= 61
+    decision = limited.value.response.headers["x-salver-decision"]
+    assert "tenants.tokens_per_minute" in salver(keyed.home, "explain", decision)
     assert "Paris" in call(search), "one tenant's quota is not another's"
     salver(keyed.home, "keys", "revoke", labs["id"])
     time.sleep(1.1)

@@ -1,6 +1,7 @@
 """Who may call, and how much: over HTTP, with keys and quotas in a real state store."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -11,13 +12,12 @@ import pytest
 from fastapi import FastAPI
 from openai import AsyncOpenAI, AuthenticationError, PermissionDeniedError, RateLimitError
 
-from salver.contract import Action, Cause, Decision, Scope, StateAway, Tenant, WithoutState
+from salver.contract import Action, Cause, Decision, Outcome, Scope, StateAway, Tenant, WithoutState
 from salver.errors import StateUnavailable
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app, listen, serve
 from salver.gateway.tenancy.key_ring import REFRESH_SECONDS
 from salver.models import ChatTemplate, Tokenizer
-from salver.state import Database, KeySnapshot, KeyStore, sqlite_url
-from salver.telemetry import Event, QuotaUnchecked
+from salver.state import Database, DecisionLog, KeySnapshot, KeyStore, find_decisions, sqlite_url
 from salver.testing import FakeBackend, ManualClock
 
 CLOSED = StateAway()
@@ -35,12 +35,12 @@ PROMPT = {"model": "tiny", "prompt": [1, 2, 3, 4, 5], "max_tokens": 15}  # at mo
 
 
 class Gateway:
-    """One gateway over the store: its app, its backend and what it observed."""
+    """One gateway over the store: its app, its backend and its log of decisions."""
 
     def __init__(
-        self, app: FastAPI, backend: FakeBackend, database: Database, events: list[Event]
+        self, app: FastAPI, backend: FakeBackend, database: Database, log: DecisionLog
     ) -> None:
-        self.app, self.backend, self.database, self.events = app, backend, database, events
+        self.app, self.backend, self.database, self.log = app, backend, database, log
         self.keys = KeyStore(database)
 
     def client(self, key: str = "") -> httpx.AsyncClient:
@@ -57,7 +57,7 @@ Begin = Callable[..., Gateway]
 
 
 @pytest.fixture
-def begin(limits: Limits, tokenizer: Tokenizer) -> Iterator[Begin]:
+def begin(limits: Limits, tokenizer: Tokenizer, tmp_path: Path) -> Iterator[Begin]:
     """Begins gateways over a store; ends their threads and connections afterwards."""
     ends: list[Callable[[], None]] = []
 
@@ -65,7 +65,9 @@ def begin(limits: Limits, tokenizer: Tokenizer) -> Iterator[Begin]:
         database = Database(url)
         threads = StoreThreads(database.threads)
         ends.extend((database.close, threads.close))
-        backend, events = FakeBackend("Hé", "llo", " there"), list[Event]()
+        log = DecisionLog(tmp_path / "decisions.db", deployment="assistant", release="release-1")
+        ends.append(log.close)
+        backend = FakeBackend("Hé", "llo", " there")
         app = create_app(
             Served("tiny", "assistant", "release-1", "owner@example.com"),
             limits,
@@ -74,10 +76,10 @@ def begin(limits: Limits, tokenizer: Tokenizer) -> Iterator[Begin]:
             chat_template=ChatTemplate("{{ messages[0].content }}", bos_token="<s>", eos_token=""),
             ready=lambda: True,
             tenancy=Tenancy("assistant", TENANTS, away, database, threads),
-            observers=[events.append],
+            decisions=log,
             clock=clock,
         )
-        return Gateway(app, backend, database, events)
+        return Gateway(app, backend, database, log)
 
     yield one
     for end in reversed(ends):
@@ -285,6 +287,32 @@ class TestQuotas:
         assert ends == {200: 2, 429: 48}
 
 
+class TestDecisions:
+    async def test_every_refusal_by_a_rule_leaves_its_decision(
+        self, gateway: Gateway, tmp_path: Path
+    ) -> None:
+        key = gateway.key("slow")
+        answers = [await ask(gateway, key, stream=bool(n % 2)) for n in range(4)]
+        gateway.log.close()
+        for answer in answers[2:]:
+            (found,) = find_decisions(
+                tmp_path / "decisions.db", answer.headers["x-salver-decision"]
+            )
+            assert found.decision.rule == answer.json()["error"]["rule"]
+            assert (found.tenant, found.deployment) == ("slow", "assistant")
+            assert found.request_id == answer.headers["x-request-id"]
+
+    async def test_so_does_an_answer_that_is_late_in_the_middle_of_its_stream(
+        self, gateway: Gateway, tmp_path: Path
+    ) -> None:
+        gateway.backend.outcome = Outcome.EXPIRED
+        answer = await ask(gateway, gateway.key("search"), stream=True)
+        event = json.loads(answer.text.strip().splitlines()[-1].removeprefix("data: "))
+        gateway.log.close()
+        (found,) = find_decisions(tmp_path / "decisions.db", event["error"]["decision"])
+        assert (found.decision.action, found.tenant) == (Action.EXPIRE, "search")
+
+
 class TestWithoutTheStore:
     @pytest.fixture
     def lose_the_store(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
@@ -316,13 +344,17 @@ class TestWithoutTheStore:
         clock = ManualClock()
         gateway = begin(sqlite_url(tmp_path / "state.db"), OPEN, clock)
         slow, labs = gateway.key("slow"), gateway.key("labs")
+        operator = gateway.key("search", Scope.OPERATIONS)
         assert (await ask(gateway, slow)).status_code == 200
         lose_the_store()
         clock.advance(100 * REFRESH_SECONDS)
         answers = [await ask(gateway, slow) for _ in range(4)]
         assert {answer.status_code for answer in answers} == {200}
-        unchecked = [event for event in gateway.events if isinstance(event, QuotaUnchecked)]
-        assert unchecked == [QuotaUnchecked("slow")] * 4
+        async with gateway.client(operator) as client:
+            told = (await client.get("/metrics")).text
+        (line,) = [each for each in told.splitlines() if "quota_unchecked_total{" in each]
+        assert 'tenant="slow"' in line
+        assert line.endswith(" 4.0")
         closed = await ask(gateway, labs)
         assert closed.json()["error"]["rule"] == "admission.state_away.max_in_flight"
 

@@ -126,6 +126,22 @@ def random_steps(
         yield pieces
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(("isa", "kv_cache"), [*itertools.product(ISAS, KV_CACHES)])
+def test_threads_that_share_one_long_context_change_no_bit(
+    isa: str, kv_cache: str, threads: int
+) -> None:
+    """Four groups of 128 keys and few queries: each thread takes some groups of the same rows."""
+    checkpoint = TinyCheckpoint(tiny_config(num_heads=6, num_kv_heads=2))
+    prompt = np.random.default_rng(7).integers(0, 61, 500).tolist()
+    alone, shared = (make(checkpoint, isa, "w8a16", kv_cache, n) for n in (1, threads))
+    expected = alone.forward(lay_out([Piece("a", prompt, 0, range(BLOCKS))]))
+    shared.forward(lay_out([Piece("a", prompt[:495], 0, range(BLOCKS))]))
+    for start, end in ((495, 496), (496, 498), (498, 500)):
+        found = shared.forward(lay_out([Piece("a", prompt[start:end], start, range(BLOCKS))]))
+        np.testing.assert_array_equal(found, expected[start:end])
+
+
 @pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
 def test_a_prefix_hit_changes_no_bit(isa: str, precision: str, kv_cache: str) -> None:
     """The reader finds its first block written by another sequence, in the same step."""

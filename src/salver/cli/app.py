@@ -25,8 +25,9 @@ COMMANDS = {
     "pull": "Fetch an artifact into the store, verify it, and print its digest line for a contract.",
     "store": "Show the artifacts in the store and the packed weights kept beside them.",
     "schema": "Print the JSON Schema of a contract, for editors.",
-    "explain": "Explain a rule or a part of a contract; without TOPIC, list all rules.",
+    "explain": "Explain a rule, a part of a contract or a decision; without TOPIC, list all rules.",
     "keys": "Create, list and revoke API keys.",
+    "bench": "Put a server under the load of a traffic mix, and report what came of it.",
     "doctor": "Show what this machine has for serving, and what would fit on it.",
 }
 """Every command with its summary: its function's first line, or its group's help. `salver.cli.NAME`

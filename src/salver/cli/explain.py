@@ -1,6 +1,7 @@
-"""`salver explain`: what a rule asks, or what a part of a contract means."""
+"""`salver explain`: what a rule asks, what a part of a contract means, why a request was refused."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -8,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from salver.cli import console
+from salver.cli.home import decisions_path
 from salver.errors import InvalidValue
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from salver.contract.rules import Rule
+    from salver.state import DecisionRecord
 
 Record = dict[str, Any]
 
@@ -21,14 +24,20 @@ Record = dict[str, Any]
 def explain(
     topic: Annotated[
         str,
-        typer.Argument(help="A rule such as quantity.size, or a path such as release.envelope."),
+        typer.Argument(
+            help="A rule such as quantity.size, a path such as release.envelope, or the id of a "
+            "decision, as an answer's x-salver-decision has it."
+        ),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Explain a rule or a part of a contract; without TOPIC, list all rules."""
+    """Explain a rule, a part of a contract or a decision; without TOPIC, list all rules."""
     rules = _rules()
     if not topic:
         _list_rules(as_json=as_json)
+        return
+    if topic.startswith("dec-"):
+        _explain_decision(topic, as_json=as_json)
         return
     records = [asdict(rules[topic])] if topic in rules else []
     records += _field_records(topic)
@@ -54,6 +63,52 @@ def _list_rules(*, as_json: bool) -> None:
         console.say_json([asdict(rule) for rule in rules])
         return
     console.say(console.table([(rule.name, rule.asks) for rule in rules]))
+
+
+def _explain_decision(decision_id: str, *, as_json: bool) -> None:
+    from salver.state import find_decisions
+
+    path = decisions_path()
+    records = [_decision_record(found) for found in find_decisions(path, decision_id)]
+    if not records:
+        raise InvalidValue(
+            "there is no decision with this id in the log",
+            rule="explain.decision",
+            value=decision_id,
+            fix=f"it may be too old, or of another machine; this log is {path}",
+        )
+    if as_json:
+        console.say_json(records)
+        return
+    console.say("\n\n".join(map(_decision_text, records)))
+
+
+def _decision_record(found: "DecisionRecord") -> Record:
+    record = asdict(found)
+    return {**record.pop("decision"), "verdict": "broken", **record, "at": _instant(found.at)}
+
+
+def _decision_text(record: Record) -> str:
+    rows = [
+        ("rule", record["rule"]),
+        ("value", f"{record['value']:g}, held against a limit of {record['limit']:g}"),
+        ("verdict", record["verdict"]),
+        ("action", record["action"]),
+        ("reason", record["reason"]),
+        ("tenant", record["tenant"] or "(not known yet)"),
+        ("request", record["request_id"]),
+        ("at", record["at"]),
+        ("served by", f"{record['deployment']}, release {record['release']}"),
+    ]
+    if record["retry_after"] is not None:
+        rows.insert(5, ("retry after", f"{record['retry_after']:.1f} s"))
+    meanings = [found["means"] for found in _field_records(record["rule"])]
+    rows += [("the rule", meaning) for meaning in meanings[:1]]
+    return f"{console.bold(record['id'])}\n{console.table(rows)}"
+
+
+def _instant(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="milliseconds")
 
 
 def _field_records(path: str) -> list[Record]:

@@ -23,6 +23,11 @@ def state_url() -> str:
     return os.environ.get("SALVER_STATE") or f"sqlite:///{salver_home() / 'state.db'}"
 
 
+def decisions_path() -> Path:
+    """The file of the log of decisions."""
+    return salver_home() / "decisions.db"
+
+
 def api_key() -> str | None:
     """`$SALVER_API_KEY`: the key that this command sends as a client."""
     return os.environ.get("SALVER_API_KEY") or None

@@ -21,7 +21,7 @@ from salver.cli.check import examine, report_lines
 from salver.cli.development import assume_contract
 from salver.cli.exits import Exit
 from salver.cli.first_request import ask as send_first_request
-from salver.cli.home import api_key, forced_isa, state_url, store_root
+from salver.cli.home import api_key, decisions_path, forced_isa, state_url, store_root
 from salver.cli.service import Service
 from salver.contract import Deployment, load_deployment
 from salver.gateway import listen
@@ -65,7 +65,7 @@ def serve(
     _log_to_stderr()
     deployment = _assumed(target, as_json=as_json) if development else _checked(target)
     mode: Mode = "development" if development else "production"
-    service = Service(deployment, mode, store_root(), state_url(), forced_isa())
+    service = Service(deployment, mode, store_root(), state_url(), decisions_path(), forced_isa())
     listener = listen(host, port)
     url = _url(listener)
 

@@ -15,7 +15,7 @@ from salver.gateway import serve as serve_http
 from salver.gateway.service import Mode
 from salver.models import Model, open_model
 from salver.registry import ArtifactStore, Digest
-from salver.state import Database
+from salver.state import Database, DecisionLog
 from salver.worker import Patience, ReadinessProbe, Supervisor, WorkerSpec
 
 PROBE_TEXT = "Hello"
@@ -29,6 +29,7 @@ class Service:
         mode: `development` marks a contract that was assumed.
         store: the root of the store that has its artifact.
         state: the URL of the state store, which is opened only if there are tenants.
+        decisions: the file of the log of decisions.
         isa: a slower path of the native core, where one is forced.
     """
 
@@ -38,12 +39,14 @@ class Service:
         mode: Mode,
         store: Path,
         state: str,
+        decisions: Path,
         isa: str | None = None,
     ) -> None:
         self._deployment = deployment
         self._mode: Mode = mode
         self._store = store
         self._state = state
+        self._decisions = decisions
         self._isa = isa
         self._clock = MonotonicClock()
 
@@ -57,7 +60,7 @@ class Service:
         Raises:
             SalverError: the worker could not start; the listener is closed.
         """
-        with listener, self._tenancy() as tenancy:
+        with listener, self._tenancy() as tenancy, closing(self._decision_log()) as decisions:
             model = self._open_model()
             async with self._worker() as supervisor, self._probe(supervisor, model) as probe:
                 app = create_app(
@@ -68,6 +71,7 @@ class Service:
                     chat_template=model.chat_template,
                     ready=lambda: probe.ready(self._clock.now()),
                     tenancy=tenancy,
+                    decisions=decisions,
                     clock=self._clock,
                     worker_restarts=lambda: supervisor.restarts,
                 )
@@ -87,6 +91,12 @@ class Service:
             closing(StoreThreads(database.threads)) as threads,
         ):
             yield Tenancy(deployment.name, deployment.tenants, away, database, threads)
+
+    def _decision_log(self) -> DecisionLog:
+        deployment = self._deployment
+        return DecisionLog(
+            self._decisions, deployment=deployment.name, release=deployment.release.id
+        )
 
     def _open_model(self) -> Model:
         """For the tokenizer and the chat template; hashed here too, since this process uses them."""

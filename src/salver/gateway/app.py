@@ -42,6 +42,7 @@ from salver.gateway.validation import from_findings
 from salver.gateway.wire.chat import ChatCompletion, ChatCompletionChunk
 from salver.gateway.wire.completion import Completion, CompletionChunk
 from salver.models import ChatTemplate, Tokenizer
+from salver.state import DecisionLog
 from salver.telemetry import Event, Observer, ServiceLabels
 from salver.telemetry.exporters.prometheus import PrometheusExporter
 
@@ -55,7 +56,7 @@ def create_app(
     chat_template: ChatTemplate | None,
     ready: Callable[[], bool],
     tenancy: Tenancy | None = None,
-    observers: Sequence[Observer] = (),
+    decisions: DecisionLog | None = None,
     clock: Clock | None = None,
     worker_restarts: Callable[[], int] = lambda: 0,
     entropy: random.Random | None = None,
@@ -70,16 +71,20 @@ def create_app(
         chat_template: of the served model; without one, chats are refused.
         ready: whether a real inference passed lately; asked at each /ready and each scrape.
         tenancy: the tenants, their keys and their quotas; without it everybody may come in.
-        observers: who hears every event, besides the metrics; none may block.
+        decisions: where every Decision is kept; nowhere without it.
         clock: the clock that the backend's deadlines are on; the machine's by default.
         worker_restarts: how often a worker was restarted; asked at each scrape.
         entropy: where ids and seeds come from; the system's by default. Seed it to repeat a run.
     """
     clock, ids = clock or MonotonicClock(), Ids(entropy)
     exporter = PrometheusExporter(
-        _labels(served), load=backend.load, ready=ready, worker_restarts=worker_restarts
+        _labels(served),
+        load=backend.load,
+        ready=ready,
+        worker_restarts=worker_restarts,
+        decisions_lost=lambda: decisions.lost if decisions else 0,
     )
-    observe = _all((exporter.observe, *observers))
+    observe = _all([exporter.observe, *([decisions.observe] if decisions else [])])
     refusals = Refusals(observe)
     quotas = tenancy.quotas(observe) if tenancy else NoQuotas()
     desk = Desk(

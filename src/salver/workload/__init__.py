@@ -2,7 +2,7 @@
 
 from salver.workload.arrival import Arrival, Message, Prompt
 from salver.workload.loading import load_mix, open_workload
-from salver.workload.mix import Mix, Objectives
+from salver.workload.mix import Mix
 from salver.workload.rules import MIX_RULES
 from salver.workload.schedule import Scaling, Workload
 
@@ -11,7 +11,6 @@ __all__ = [
     "Arrival",
     "Message",
     "Mix",
-    "Objectives",
     "Prompt",
     "Scaling",
     "Workload",

@@ -250,7 +250,7 @@ class Flow(Section):
     abandoned: Abandonment | None = Field(default=None, description="Callers that hang up.")
 
 
-class Objectives(Section):
+class MixSlo(Section):
     """What a request must meet to count as good; each part is optional, not all of them."""
 
     ttft: Duration | None = Field(
@@ -285,7 +285,7 @@ class Mix(Section):
     cooldown: Duration | None = Field(
         default=None, description="Arrivals of this end are sent, not judged."
     )
-    slo: Objectives = Field(description="What makes a request good.")
+    slo: MixSlo = Field(description="What makes a request good.")
     ignore_eos: bool = Field(
         default=True, description="Answers are as long as asked for.", examples=[True]
     )

@@ -44,7 +44,7 @@ _HISTOGRAMS = {
 class PrometheusExporter:
     """Counts events and renders them in the Prometheus text format 0.0.4.
 
-    `load`, `ready` and `worker_restarts` are called at every scrape and must not block.
+    `load`, `ready`, `worker_restarts` and `decisions_lost` are called at every scrape and must not block.
     """
 
     content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -56,9 +56,11 @@ class PrometheusExporter:
         load: Callable[[], LoadSnapshot],
         ready: Callable[[], bool],
         worker_restarts: Callable[[], int],
+        decisions_lost: Callable[[], int] = lambda: 0,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=True)
         self._registry.register(_Levels(labels, load, ready, worker_restarts))
+        self._registry.register(_DecisionsLost(labels, decisions_lost))
         self._vllm = _VllmMetrics(self._registry, labels.model)
         self._salver = _SalverMetrics(self._registry, labels)
 
@@ -237,6 +239,18 @@ def _step_seconds(load: LoadSnapshot) -> Iterator[tuple[str, str, float]]:
         "How far prediction and step were apart, each step by itself.",
         load.step_error_seconds,
     )
+
+
+class _DecisionsLost(Collector):
+    """Reads the log of decisions when a scrape asks."""
+
+    def __init__(self, labels: ServiceLabels, lost: Callable[[], int]) -> None:
+        self._own = (("deployment", labels.deployment), ("release", labels.release))
+        self._lost = lost
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Decisions that could not be recorded."
+        yield _counter("salver_decisions_lost", text, self._own, self._lost())
 
 
 _Labels = Sequence[tuple[str, str]]

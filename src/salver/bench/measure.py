@@ -1,0 +1,63 @@
+"""One measurement from end to end: draw, warm up, run, judge."""
+
+from dataclasses import dataclass, replace
+
+from salver.bench.record import Record
+from salver.bench.report import Report, report_on
+from salver.bench.run import Progress, Watch, closed_loop, open_loop, prepare
+from salver.bench.target import Target
+from salver.workload import Workload
+
+WARM_UP_REQUESTS = 4
+_OTHER_SEED = 0x5A17  # warm-up prompts are others than those that are measured
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A report and the records it was made from."""
+
+    report: Report
+    records: list[Record]
+
+
+def _unwatched(progress: Progress) -> None:
+    return
+
+
+async def measure(
+    workload: Workload,
+    target: Target,
+    *,
+    seed: int | None = None,
+    rate_factor: float = 1.0,
+    watch: Watch = _unwatched,
+) -> Measurement:
+    """Run a mix against a server once.
+
+    Raises:
+        MixError: a trace is too short for this rate.
+        InvalidValue, BackendUnavailable: the server's address cannot be used.
+    """
+    mix = workload.mix
+    chosen = mix.seed if seed is None else seed
+    await warm_up(workload, target, seed=chosen)
+    if workload.closed_loop:
+        run = await closed_loop(workload, target, watch, chosen)
+        arrivals = []
+    else:
+        arrivals = list(workload.schedule(seed=chosen, rate_factor=rate_factor))
+        prepared = prepare(arrivals, target, exact=mix.ignore_eos)
+        run = await open_loop(prepared, target, watch)
+    report = report_on(run, workload, arrivals, target, seed=chosen, rate_factor=rate_factor)
+    return Measurement(report, run.records)
+
+
+async def warm_up(workload: Workload, target: Target, *, seed: int) -> None:
+    """Send a few requests with other prompts, so that what a server does once is done."""
+    other = seed ^ _OTHER_SEED
+    if workload.closed_loop:
+        drawn = [next(user) for user in workload.users(seed=other)]
+    else:
+        drawn = list(workload.schedule(seed=other))
+    first = [replace(arrival, at=0.0, abandon_after=None) for arrival in drawn[:WARM_UP_REQUESTS]]
+    await open_loop(prepare(first, target, exact=workload.mix.ignore_eos), target, _unwatched)

@@ -1,0 +1,165 @@
+"""What a command found, in the three forms people and programs read: text, JSON, one HTML page."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from salver.bench.measure import Measurement
+from salver.bench.page import page, run_charts, run_page
+from salver.bench.plots import Chart, Series
+from salver.bench.report import as_record, write_records
+from salver.bench.search import Comparison, Found, Point
+from salver.bench.statistics import Interval
+from salver.bench.table import goodput_text, lines, report_text, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """`runs` are all measurements by a name that can be a file's."""
+
+    title: str
+    text: str
+    record: dict[str, Any]
+    html: str
+    runs: dict[str, Measurement] = field(default_factory=dict)
+
+    @property
+    def valid(self) -> bool:
+        return all(run.report.valid for run in self.runs.values())
+
+    def write(self, directory: Path) -> None:
+        """report.txt, report.json, report.html, and the raw records of every run."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "report.txt").write_text(self.text + "\n")
+        (directory / "report.json").write_bytes(
+            msgspec.json.format(msgspec.json.encode(self.record), indent=2)
+        )
+        (directory / "report.html").write_text(self.html)
+        for name, run in self.runs.items():
+            write_records(run.records, directory / f"{name}.jsonl")
+
+
+def of_run(run: Measurement) -> Results:
+    """One run."""
+    report = run.report
+    html = run_page(report, run.records)
+    return Results(report.mix, report_text(report), as_record(report), html, {"requests": run})
+
+
+def of_points(title: str, points: Sequence[Point], found: Found | None = None) -> Results:
+    """A sweep, or a search with what it found."""
+    text = f"{title}\n\n{_points_text(points)}"
+    record: dict[str, Any] = {"points": [_point_record(point) for point in points]}
+    if found:
+        text += f"\n\n{_found_text(found)}"
+        record |= {"highest_rate": found.highest, "failed_rate": found.failed}
+        record["wanted_share"] = found.wanted_share
+    charts = _point_charts(points)
+    if points:
+        run = points[-1].runs[0]
+        charts += run_charts(run.report, run.report.window.judged(run.records))
+    runs = {f"rate-{p.rate:g}-seed-{run.report.seed}": run for p in points for run in p.runs}
+    return Results(title, text, record, page(title, text, charts), runs)
+
+
+def of_comparison(title: str, comparison: Comparison) -> Results:
+    """Two servers side by side."""
+    rows: list[tuple[str, ...]] = [
+        ("round", "", "goodput", "TTFT p50", "TTFT p95", "TPOT p50", "TPOT p95")
+    ]
+    for number, pair in enumerate(comparison.runs):
+        rows += [_side(number, name, run) for name, run in zip("AB", pair, strict=True)]
+    ratios = [("A / B", "", "95% interval")]
+    ratios += [(name, *_interval(ratio)) for name, ratio in comparison.ratios.items()]
+    a, b = comparison.runs[0]
+    heads = f"A: {a.report.url}\nB: {b.report.url}"
+    text = f"{title}\n{heads}\n\n{lines(rows)}\n\n{lines(ratios)}"
+    if not comparison.valid:
+        text += "\n\nINVALID: the client was late in at least one run"
+    record = {
+        "runs": [[as_record(run.report) for run in pair] for pair in comparison.runs],
+        "ratios": {name: ratio and asdict(ratio) for name, ratio in comparison.ratios.items()},
+    }
+    runs = {
+        f"round-{number}-{name}": run
+        for number, pair in enumerate(comparison.runs)
+        for name, run in zip("AB", pair, strict=True)
+    }
+    return Results(title, text, record, page(title, text, _side_charts(comparison)), runs)
+
+
+def _points_text(points: Sequence[Point]) -> str:
+    rows = [
+        ("rate", "goodput", "95% interval", "good/s", "TTFT p50", "p95", "TPOT p50", "out/s", "")
+    ]
+    for point in points:
+        total = point.runs[0].report.total
+        rows.append(
+            (
+                f"{point.rate:.2f}/s",
+                *_interval(point.share),
+                f"{point.goodput_rate:.2f}",
+                seconds(total.ttft.p50),
+                seconds(total.ttft.p95),
+                seconds(total.tpot.p50),
+                f"{total.output_rate:.0f}",
+                "" if point.valid else "INVALID",
+            )
+        )
+    return lines(rows)
+
+
+def _found_text(found: Found) -> str:
+    if not found.highest:
+        return f"No rate that was tried kept {found.wanted_share:.0%} goodput."
+    failed = f"{found.failed:.2f}/s did not" if found.failed else "none that was tried did not"
+    return f"Highest rate with {found.wanted_share:.0%} goodput: {found.highest:.2f}/s; {failed}."
+
+
+def _point_record(point: Point) -> dict[str, Any]:
+    return {
+        "rate": point.rate,
+        "share": asdict(point.share),
+        "goodput_rate": point.goodput_rate,
+        "valid": point.valid,
+        "runs": [as_record(run.report) for run in point.runs],
+    }
+
+
+def _point_charts(points: Sequence[Point]) -> list[Chart]:
+    if len(points) < 2:
+        return []
+    ordered = sorted(points, key=lambda point: point.rate)
+    rates = [point.rate for point in ordered]
+    good = [(point.rate, point.goodput_rate) for point in ordered]
+    series = [Series("offered", list(zip(rates, rates, strict=True))), Series("good", good)]
+    shares = Series("share", [(point.rate, point.share.value) for point in ordered])
+    return [
+        Chart("Goodput against rate", "requests/s offered", "good/s", series),
+        Chart("Share that is good", "requests/s offered", "share", [shares], y_max=1.0),
+    ]
+
+
+def _side(number: int, name: str, run: Measurement) -> tuple[str, ...]:
+    total = run.report.total
+    times = (total.ttft.p50, total.ttft.p95, total.tpot.p50, total.tpot.p95)
+    shown = map(seconds, times)
+    return (str(number + 1), name, goodput_text(total).partition(",")[0], *shown)
+
+
+def _side_charts(comparison: Comparison) -> list[Chart]:
+    pair = comparison.runs[-1]
+    charts: list[Chart] = []
+    for name, run in zip("AB", pair, strict=True):
+        made = run_charts(run.report, run.report.window.judged(run.records))
+        charts += [replace(chart, title=f"{name}: {chart.title}") for chart in made]
+    return charts
+
+
+def _interval(interval: Interval | None) -> tuple[str, str]:
+    if interval is None:
+        return "-", "-"
+    return f"{interval.value:.3f}", f"{interval.low:.3f} to {interval.high:.3f}"

@@ -1,0 +1,63 @@
+"""Percentiles that say how many samples they rest on, and bootstrap intervals."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+P99_SAMPLES = 1000
+"""A 99th percentile of fewer samples rests on too few of them to be quoted."""
+
+RESAMPLES = 1000
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of so many samples, in their unit; all None without samples, p99 also with under 1,000."""
+
+    samples: int
+    mean: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    worst: float | None = None
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> "Percentiles":
+        if not samples:
+            return cls(0)
+        values = np.asarray(samples, dtype=np.float64)
+        p50, p90, p95, p99 = map(float, np.percentile(values, [50, 90, 95, 99]))
+        known = p99 if len(values) >= P99_SAMPLES else None
+        return cls(len(values), float(values.mean()), p50, p90, p95, known, float(values.max()))
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    samples: Sequence[Sequence[float]],
+    statistic: Callable[[Sequence[Floats]], float],
+    *,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of one or several groups of samples, each resampled by itself.
+
+    The percentile bootstrap of Efron (1979), 1,000 resamples.
+    """
+    random = np.random.default_rng(seed)
+    groups = [np.asarray(group, dtype=np.float64) for group in samples]
+    drawn = [
+        statistic([random.choice(group, len(group)) for group in groups]) for _ in range(RESAMPLES)
+    ]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return Interval(statistic(groups), float(low), float(high))

@@ -1,0 +1,152 @@
+"""Searching for a rate, and comparing two servers, without a server."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from salver.bench.measure import Measurement
+from salver.bench.record import Record
+from salver.bench.report import Report
+from salver.bench.results import of_comparison, of_points, of_run
+from salver.bench.run import Run
+from salver.bench.search import compare, highest_rate, sweep
+from salver.bench.statistics import Percentiles, bootstrap
+from salver.bench.summary import Summary, Window
+from salver.bench.validity import check_client
+from salver.telemetry import Ending, Objectives
+
+SLO = Objectives(ttft=1.0)
+WINDOW = Window(0.0, 100.0)
+
+
+class Pretend:
+    """A server that is good for all arrivals up to its capacity, and for none of those beyond."""
+
+    def __init__(self, capacity: float, *, ttft: float = 0.1, valid: bool = True) -> None:
+        self.capacity = capacity
+        self.ttft = ttft
+        self.valid = valid
+        self.rates: list[float] = []
+
+    async def measure(self, rate: float, seed: int) -> Measurement:
+        self.rates.append(rate)
+        random = np.random.default_rng(seed)
+        records = [self._record(n, rate, random) for n in range(200)]
+        run = Run(records, [0.0 if self.valid else 9.0], 0.1, 100.0)
+        report = Report(
+            "mix", "http://x", "m", seed, 1.0, False, SLO, WINDOW, (),
+            check_client(run, [], 1.0), Summary.of(records, SLO, WINDOW),
+            {"a": Summary.of(records, SLO, WINDOW)}, 0.0,
+        )  # fmt: skip
+        return Measurement(report, records)
+
+    def _record(self, number: int, rate: float, random: np.random.Generator) -> Record:
+        late = number / 200 >= self.capacity / rate
+        ttft = (5.0 if late else self.ttft) * random.uniform(0.9, 1.1)
+        at = number * 0.5
+        return Record(
+            number, at, "f", "a", "standard", "", 0, 8, 3, at,
+            [at + ttft, at + ttft + 0.1, at + ttft + 0.2], at + ttft + 0.2, 3, 0, True, 200,
+            Ending.COMPLETE,
+        )  # fmt: skip
+
+
+@given(capacity=st.floats(0.5, 300), start=st.floats(0.5, 50))
+@settings(max_examples=20, deadline=None)
+async def test_the_highest_rate_is_found_to_five_percent(capacity: float, start: float) -> None:
+    server = Pretend(capacity)
+    found = await highest_rate(server.measure, start=start, share=0.95, seeds=(0,))
+    assert found.failed is not None
+    assert found.highest <= capacity / 0.945
+    assert found.failed >= capacity / 0.96
+    assert found.failed - found.highest <= 0.05 * found.failed
+    assert len(server.rates) < 20
+
+
+async def test_a_server_that_never_holds_has_no_rate() -> None:
+    found = await highest_rate(Pretend(1e-9).measure, start=1, share=0.95, seeds=(0,))
+    assert found.highest == 0
+    assert "No rate" in of_points("title", found.points, found).text
+
+
+async def test_a_rate_that_the_client_spoiled_does_not_count() -> None:
+    found = await highest_rate(Pretend(50, valid=False).measure, start=1, share=0.5, seeds=(0,))
+    assert found.highest == 0
+
+
+async def test_a_sweep_pools_its_seeds() -> None:
+    (below, above) = await sweep(Pretend(10).measure, [8, 20], seeds=(1, 2, 3))
+    assert below.share.value == 1.0
+    assert above.share.value == pytest.approx(0.5, abs=0.01)
+    assert above.share.low < 0.5 < above.share.high
+    assert len(above.runs) == 3
+    results = of_points("title", [below, above])
+    assert set(results.runs) >= {"rate-8-seed-1", "rate-20-seed-3"}
+    assert "Goodput against rate" in results.html
+
+
+async def test_a_comparison_alternates_and_gives_ratios() -> None:
+    order: list[str] = []
+
+    def noted(name: str, server: Pretend):  # type: ignore[no-untyped-def]
+        async def run(rate: float, seed: int) -> Measurement:
+            order.append(name)
+            return await server.measure(rate, seed)
+
+        return run
+
+    a, b = noted("A", Pretend(100, ttft=0.2)), noted("B", Pretend(100, ttft=0.1))
+    comparison = await compare(a, b, rate=10, seeds=(0, 1, 2))
+    assert order == ["A", "B", "B", "A", "A", "B"]
+    ttft, goodput = comparison.ratios["TTFT"], comparison.ratios["goodput"]
+    assert ttft is not None
+    assert goodput is not None
+    assert ttft.low < 2.0 < ttft.high
+    assert ttft.value == pytest.approx(2, rel=0.05)
+    assert goodput.value == 1.0
+    results = of_comparison("title", comparison)
+    assert results.valid
+    assert len(results.runs) == 6
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=10, deadline=None)
+def test_a_bootstrap_interval_holds_the_mean(seed: int) -> None:
+    samples = np.random.default_rng(seed).normal(5.0, 1.0, 300)
+    interval = bootstrap([samples.tolist()], lambda groups: float(groups[0].mean()))
+    assert interval.low < interval.value < interval.high
+    assert interval.high - interval.low == pytest.approx(4 / 300**0.5, rel=0.3)
+
+
+def test_a_p99_needs_a_thousand_samples() -> None:
+    assert Percentiles.of([1.0] * 999).p99 is None
+    assert Percentiles.of([1.0] * 1000).p99 == 1.0
+    assert Percentiles.of([]).p50 is None
+
+
+async def test_who_waited_in_vain_counts_as_having_waited() -> None:
+    run = await Pretend(100).measure(10, 0)
+    waiting = Record(
+        999, 1.0, "f", "a", "standard", "", 0, 8, 3, 1.0, [], 61.0, ending=Ending.EXPIRED
+    )
+    refused = Record(
+        998, 1.0, "f", "a", "standard", "", 0, 8, 3, 1.0, [], 1.001, ending=Ending.REFUSED
+    )
+    summary = Summary.of([*run.records, waiting, refused], SLO, WINDOW)
+    assert summary.ttft.worst == 60.0
+    assert summary.ttft.samples == 201
+    assert summary.goodput.arrivals == 202
+    assert summary.goodput.good == 200
+
+
+async def test_a_page_needs_nothing_from_elsewhere() -> None:
+    measured = await Pretend(5).measure(10, 0)
+    named = replace(measured.report, mix="<b>mix</b>")
+    html = of_run(Measurement(named, measured.records)).html
+    assert html.count("<svg") == 5
+    assert "<b>mix" not in html
+    for outside in ("src=", "href=", "@import", "url("):
+        assert outside not in html
