@@ -36,7 +36,8 @@ Precision precision_named(const std::string& name) {
 KvFormat kv_format_named(const std::string& name) {
   if (name == "bf16") return KvFormat::bf16;
   if (name == "int8") return KvFormat::int8;
-  throw std::invalid_argument("kv_cache is bf16 or int8");
+  if (name == "f32") return KvFormat::f32;
+  throw std::invalid_argument("kv_cache is bf16, int8 or f32");
 }
 
 const float* matrix(const Floats& values, std::size_t n, std::size_t k, const char* rule) {
@@ -220,6 +221,7 @@ Array as_array(std::vector<float> values, std::initializer_list<std::size_t> sha
 }
 
 Encoding encoding_named(const std::string& precision) {
+  if (precision == "two_bf16") return Encoding::two_bf16;
   const Precision named = precision_named(precision);
   if (named == Precision::bf16) return Encoding::bf16;
   if (named == Precision::q4) return Encoding::groups;

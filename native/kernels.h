@@ -113,14 +113,17 @@ struct Destination {
 enum class KvFormat {
   bf16,
   int8,  // one scale per token and KV head, for keys and for values
+  f32,   // to 16 bits: a bf16 block of rounded values, then one of what rounding left out
 };
 
 // Bytes of one KV head's part of a block, and of one head's query.
 constexpr std::size_t kv_head_bytes(KvFormat format, int padded_dim) {
   if (format == KvFormat::bf16) return std::size_t(4) * kBlockTokens * padded_dim;
+  if (format == KvFormat::f32) return 2 * kv_head_bytes(KvFormat::bf16, padded_dim);
   return std::size_t(2) * kBlockTokens * padded_dim + 2 * kBlockTokens * sizeof(float);
 }
 constexpr std::size_t query_bytes(KvFormat format, int padded_dim) {
+  if (format == KvFormat::f32) return 2 * query_bytes(KvFormat::bf16, padded_dim);
   return std::size_t(2) * padded_dim + (format == KvFormat::int8 ? 64 : 0);
 }
 // A head's dimensions as they are stored: whole tiles along the sum of a score.

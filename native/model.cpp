@@ -19,12 +19,13 @@ constexpr int kHeadRows = 64;      // logits of a task that exist at once
 std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-Encoding encoding_of(Precision precision) {
+// With keys and values in f32 nothing but weights is rounded to bf16.
+Encoding encoding_of(Precision precision, KvFormat kv_format) {
   switch (precision) {
     case Precision::w8a16:
     case Precision::q4: return Encoding::two_bytes;  // of its int8 matrices; groups need two rows too
     case Precision::w8a8: return Encoding::one_byte;
-    case Precision::bf16: return Encoding::bf16;
+    case Precision::bf16: return kv_format == KvFormat::f32 ? Encoding::two_bf16 : Encoding::bf16;
   }
   throw std::invalid_argument("no such precision");
 }
@@ -39,7 +40,7 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
       kv_format_(kv_format),
       kernels_(kernels),
       pool_(limits.threads, {kernels.enter, kernels.leave}),
-      encoding_(encoding_of(precision)),
+      encoding_(encoding_of(precision, kv_format)),
       rows_per_token_(rows_per_token(encoding_)),
       padded_dim_(padded_head_dim(kv_format, shape.head_dim)),
       hidden_stride_(round_up(shape.hidden, kPanel)),

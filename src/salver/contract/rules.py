@@ -131,7 +131,7 @@ _ALL = (
         "runtime.combination",
         "Quantization and KV cache type are ones that the engine has.",
         "numpy computes in f32 with an f32 cache; native has bf16, w8a16, w8a8 and q4 with a bf16 or "
-        "int8 cache.",
+        "int8 cache, and bf16 with an f32 cache, where nothing but weights is rounded.",
     ),
     Rule(
         "runtime.engine_available",

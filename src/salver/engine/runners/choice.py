@@ -30,6 +30,7 @@ class RunnerKind(StrEnum):
     NATIVE_W8A16_INT8 = "native/w8a16/int8"
     NATIVE_W8A8_INT8 = "native/w8a8/int8"
     NATIVE_BF16_INT8 = "native/bf16/int8"
+    NATIVE_BF16_F32 = "native/bf16/f32"
     NATIVE_Q4 = "native/q4/bf16"
     NATIVE_Q4_INT8 = "native/q4/int8"
 

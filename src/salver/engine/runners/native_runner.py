@@ -39,7 +39,7 @@ class NativeRunner:
         max_batch_tokens: the most a step may hold.
         precision: `w8a16`, `w8a8`, `bf16` or `q4`.
         threads: how many compute a step together; bits do not depend on it.
-        kv_cache: `bf16` or `int8`, in any of them.
+        kv_cache: `bf16` or `int8`, in any of them; `f32` beside `bf16` weights rounds nothing else.
         isa: a path of `_native.available_isas()`; None takes the fastest.
         kept: has the packed weights from an earlier start, or keeps them for the next one.
 
