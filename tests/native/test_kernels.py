@@ -312,6 +312,6 @@ def test_what_does_not_fit_is_refused(isa: str) -> None:
     with pytest.raises(ValueError, match=r"weights are \[n, k\]"):
         native.product(isa, "w8a16", draw(1, 2, 8), draw(2, 3, 9))
     with pytest.raises(ValueError, match="precision is"):
-        native.product(isa, "q4", draw(1, 2, 8), draw(2, 3, 8))
+        native.product(isa, "q5", draw(1, 2, 8), draw(2, 3, 8))
     with pytest.raises(ValueError, match="kv_heads divides heads"):
         native.attention(isa, draw(1, 1, 3, 8), draw(2, 1, 2, 8), draw(3, 1, 2, 8), 1)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.model
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 TABLE = 8  # blocks of 32 per sequence
-PRECISIONS = ["bf16", "w8a16", "w8a8"]
+PRECISIONS = ["bf16", "w8a16", "w8a8", "q4"]
 LENGTHS = [130, 9, 33]
 CHUNKS = [(1, 0, 20), (0, 5, 0), (100, 1, 1), (0, 1, 12), (29, 2, 0)]  # tokens of each per step
 

@@ -140,6 +140,12 @@ _ALL = (
         "differ. This build has no native core: use `engine: numpy`.",
     ),
     Rule(
+        "runtime.q4_groups",
+        "An artifact served in q4 holds 4-bit groups: a GGUF file stored as Q4_0, Q4_1 or Q4_K.",
+        "q4 computes with the file's own groups as they are. Making others while loading would be "
+        "another model, and a worse one: use w8a16.",
+    ),
+    Rule(
         "envelope.output_within_context",
         "max_output_tokens is below max_context_tokens.",
         "Prompt and output share the context, and a prompt has at least one token.",

@@ -1,12 +1,15 @@
 """A checkpoint as a runner with bf16 weights sees it, for references that round nothing else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from salver.errors import MalformedModel
 from salver.models.checkpoint import Checkpoint
 from salver.models.config import ModelConfig
+from salver.models.groups import FourBitGroups
 
 Floats = NDArray[np.float32]
 
@@ -20,6 +23,13 @@ class Bf16Weights:
     @property
     def config(self) -> ModelConfig:
         return self.checkpoint.config
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        return dict.fromkeys(self.checkpoint.formats, "BF16")
+
+    def groups(self, name: str) -> FourBitGroups:
+        raise MalformedModel(f"{name} has no 4-bit groups")
 
     def tensor(self, name: str) -> Floats:
         """Raises like the checkpoint's own `tensor`."""
