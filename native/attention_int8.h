@@ -23,12 +23,15 @@ namespace salver {
 namespace {
 
 struct Int8Tile {
+  static constexpr int kAtOnce = 3;  // rows whose softmax is taken side by side, to hide latencies
+
   alignas(64) std::uint8_t digits[2 * kQueryRows * kMaxHeadDim];
   alignas(64) std::int32_t scores[2 * kQueryRows * kKeyGroup];
   alignas(64) std::uint8_t weights[2 * kQueryRows * kWeightStride];
   alignas(64) std::int32_t sums[2 * kQueryRows * kMaxHeadDim];
   alignas(64) float mixed[kQueryRows * kMaxHeadDim];
-  alignas(64) float row[kKeyGroup];  // scores, then weights
+  alignas(64) float rows[kAtOnce][kKeyGroup];  // scores, then weights
+  float steps[kQueryRows];                     // of the weights
   SoftmaxPart softmax[kQueryRows];
   QueryScale scales[kQueryRows];
 
@@ -55,13 +58,10 @@ struct Int8Tile {
       key_scales[i] = reinterpret_cast<const float*>(keys + 2 * kBlockTokens * padded);
       int8_block_scores(digits, padded, keys, 2 * task.rows, scores + i * kBlockTokens);
     }
-    float steps[kQueryRows];
-    for (int i = 0; i < task.rows; ++i) {
-      const Sight sight = {position_of(task, i), task.window};
-      const float maximum = score_row(i, blocks, first * kBlockTokens, sight, task.scale, key_scales);
-      softmax[i].maximum = maximum;
-      softmax[i].total = 0;
-      steps[i] = weigh_row(i, blocks, key_scales);
+    for (int i = 0; i < task.rows; i += kAtOnce) {
+      if (task.rows - i >= 3) weigh_rows<3>(task, i, first * kBlockTokens, blocks, key_scales);
+      else if (task.rows - i == 2) weigh_rows<2>(task, i, first * kBlockTokens, blocks, key_scales);
+      else weigh_rows<1>(task, i, first * kBlockTokens, blocks, key_scales);
     }
     for (int i = 0; i < blocks; ++i) fetch_later(task, first + i, end_block, 1);
     int8_mix_group(weights, values, blocks, padded, 2 * task.rows, sums);
@@ -77,53 +77,74 @@ struct Int8Tile {
     return to_float((load_ints(high) << 8) + load_ints(high + low));
   }
 
-  // One query's scores into `row`; returns the largest.
-  SALVER_INLINE float score_row(int query, int blocks, int first_key, Sight sight, float scale,
+  // Queries [query, query + N): their scores into weights times their values' scales.
+  template <int N>
+  SALVER_INLINE void weigh_rows(const AttentionTask& task, int query, int first_key, int blocks,
                                 const float* const* key_scales) {
-    const bool all_visible = sight.all(first_key, blocks * kBlockTokens);
-    const I16 shift = (I16{} + scales[query].sum) << 7;  // keys are 128 too high
-    const float step = scales[query].scale * scale;
-    const std::int32_t* high = scores + 2 * query * kKeyGroup;
-    F16 most = splat(-__builtin_inff());
-    for (int i = 0; i < blocks * kBlockTokens; i += kLanes) {
-      const I16 whole = (load_ints(high + i) << 8) + load_ints(high + kKeyGroup + i) - shift;
-      F16 score = to_float(whole) * (load(key_scales[i / kBlockTokens] + i % kBlockTokens) * step);
-      if (!all_visible) score = sight.masked(score, first_key + i);
-      store(row + i, score);
-      most = larger(score, most);
+    const int count = blocks * kBlockTokens;
+    F16 most[N];
+    score_rows<N>(task, query, first_key, count, key_scales, most);
+    F16 maximum[N], total[N];
+    for (int n = 0; n < N; ++n) {
+      softmax[query + n] = {largest(most[n]), 0};
+      // A row that sees nothing here has no weights, rather than those of infinity less infinity.
+      const bool blind = softmax[query + n].maximum == -__builtin_inff();
+      maximum[n] = splat(blind ? 0 : softmax[query + n].maximum);
+      total[n] = F16{};
     }
-    return largest(most);
+    I16 largest_bits[N] = {};
+    for (int i = 0; i < count; i += kLanes) {
+      const F16 scale = load(key_scales[i / kBlockTokens] + kBlockTokens + i % kBlockTokens);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        const F16 weight = exp(load(rows[n] + i) - maximum[n]);
+        total[n] += weight;
+        const F16 scaled = weight > 0 ? weight * scale : splat(0);  // an unseen slot's scale may be anything
+        largest_bits[n] = larger(reinterpret_cast<I16>(scaled) & 0x7fffffff, largest_bits[n]);
+        store(rows[n] + i, scaled);
+      }
+    }
+    Levels levels[N];
+    for (int n = 0; n < N; ++n) {
+      softmax[query + n].total = sum(total[n]);
+      levels[n] = levels_of_largest(__builtin_bit_cast(float, largest(largest_bits[n])), 65535.0F);
+      steps[query + n] = levels[n].scale;
+    }
+    for (int i = 0; i < count; i += kLanes) {
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        const I16 whole = round_to_int(load(rows[n] + i) * levels[n].inverse);
+        std::uint8_t* to = weights + 2 * (query + n) * kWeightStride + 32 + i / kBlockTokens * 64 + i % kBlockTokens;
+        store_bytes(to, (whole >> 8) & 255);
+        store_bytes(to + kWeightStride, whole & 255);
+      }
+    }
   }
 
-  // `row` into weights times their values' scales, in steps of what this returns.
-  SALVER_INLINE float weigh_row(int query, int blocks, const float* const* key_scales) {
-    const float maximum = softmax[query].maximum;
-    std::uint8_t* high = weights + 2 * query * kWeightStride + 32;
-    const int count = blocks * kBlockTokens;
-    if (maximum == -__builtin_inff()) {
-      for (int i = 0; i < 2 * blocks; ++i) __builtin_memset(high + i / 2 * 64 + i % 2 * kWeightStride, 0, 32);
-      return 0;
+  template <int N>
+  SALVER_INLINE void score_rows(const AttentionTask& task, int query, int first_key, int count,
+                                const float* const* key_scales, F16* most) {
+    Sight sight[N];
+    bool all_visible = true;
+    I16 shift[N];
+    for (int n = 0; n < N; ++n) {
+      sight[n] = {position_of(task, query + n), task.window};
+      all_visible &= sight[n].all(first_key, count);
+      shift[n] = (I16{} + scales[query + n].sum) << 7;  // keys are 128 too high
+      most[n] = splat(-__builtin_inff());
     }
-    F16 total{};
-    I16 most{};
     for (int i = 0; i < count; i += kLanes) {
-      const F16 weight = exp(load(row + i) - maximum);
-      total += weight;
-      const F16 scale = load(key_scales[i / kBlockTokens] + kBlockTokens + i % kBlockTokens);
-      const F16 scaled = weight > 0 ? weight * scale : splat(0);  // the scale of an unseen slot may be anything
-      const I16 bits = reinterpret_cast<I16>(scaled) & 0x7fffffff;
-      most = bits > most ? bits : most;
-      store(row + i, scaled);
+      const F16 scale = load(key_scales[i / kBlockTokens] + i % kBlockTokens);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        const std::int32_t* high = scores + 2 * (query + n) * kKeyGroup + i;
+        const I16 whole = (load_ints(high) << 8) + load_ints(high + kKeyGroup) - shift[n];
+        F16 score = to_float(whole) * (scale * (scales[query + n].scale * task.scale));
+        if (!all_visible) score = sight[n].masked(score, first_key + i);
+        store(rows[n] + i, score);
+        most[n] = larger(score, most[n]);
+      }
     }
-    softmax[query].total = sum(total);
-    const Levels levels = levels_of_largest(largest_of(most), 65535.0F);
-    for (int i = 0; i < count; i += kLanes) {
-      const I16 whole = round_to_int(load(row + i) * levels.inverse);
-      std::uint8_t* to = high + i / kBlockTokens * 64 + i % kBlockTokens;
-      store_bytes(to, (whole >> 8) & 255);
-      store_bytes(to + kWeightStride, whole & 255);
-    }
-    return levels.scale;
   }
 };
 

@@ -19,21 +19,14 @@ void norm_row(const float* x, const float* weight, float epsilon, int size, floa
   for (int i = 0; i < size; i += kLanes) store(out + i, load(x + i) * factor * load(weight + i));
 }
 
-// The float whose bits are the largest of `bits`.
-SALVER_INLINE float largest_of(I16 bits) {
-  std::int32_t result = 0;
-  for (int lane = 0; lane < kLanes; ++lane) result = bits[lane] > result ? bits[lane] : result;
-  return __builtin_bit_cast(float, result);
-}
-
 // The largest magnitude, compared as integers: infinity beats every number and NaN beats infinity.
 float largest_magnitude(const float* x, int size) {
   I16 most{};
   for (int i = 0; i < size; i += kLanes) {
     const I16 bits = reinterpret_cast<I16>(load(x + i)) & 0x7fffffff;
-    most = bits > most ? bits : most;
+    most = larger(bits, most);
   }
-  return largest_of(most);
+  return __builtin_bit_cast(float, largest(most));
 }
 
 SALVER_INLINE void store_bytes(std::uint8_t* p, I16 x) {
@@ -69,6 +62,23 @@ float encode_integers(const float* x, int size, std::uint8_t* rows) {
   return levels.scale;
 }
 
+// Each group of 32 by itself. A group of non-numbers gets scale NaN, as a row of `encode_integers` does.
+void encode_groups(const float* x, int size, std::uint8_t* rows, RowGroup* group) {
+  for (int i = 0; i < size; i += kGroup, ++group) {
+    const F16 a = load(x + i), b = load(x + i + kLanes);
+    const I16 left = reinterpret_cast<I16>(a) & 0x7fffffff, right = reinterpret_cast<I16>(b) & 0x7fffffff;
+    const float most = __builtin_bit_cast(float, largest(left > right ? left : right));
+    const bool finite = most <= 3.4e38F;
+    const F16 inverse = splat(finite && most > 1e-30F ? 127.0F / most : 0.0F);
+    const I16 first = round_to_int(a * inverse), second = round_to_int(b * inverse);
+    std::uint8_t* to = rows + i / 64 * kTileBytes + i % 64;
+    store_bytes(to, first);
+    store_bytes(to + kLanes, second);
+    group->scale = finite ? most / 127.0F : __builtin_nanf("");
+    group->sum = group->scale * static_cast<float>(sum(first + second));
+  }
+}
+
 // Each value rounded, and with `two_terms` what that left out, rounded. Rows end in zeros to a whole
 // tile, since what weighs nothing there must not be NaN.
 template <bool two_terms>
@@ -83,12 +93,13 @@ void encode_bf16(const float* x, int size, std::uint8_t* rows) {
   }
 }
 
-float encode_row(const float* x, int size, Encoding encoding, std::uint8_t* rows) {
+float encode_row(const float* x, int size, Encoding encoding, std::uint8_t* rows, RowGroup* groups) {
   switch (encoding) {
     case Encoding::one_byte: return encode_integers<false>(x, size, rows);
     case Encoding::two_bytes: return encode_integers<true>(x, size, rows);
     case Encoding::bf16: encode_bf16<false>(x, size, rows); break;
     case Encoding::two_bf16: encode_bf16<true>(x, size, rows); break;
+    case Encoding::groups: encode_groups(x, size, rows, groups); break;
   }
   return 1.0F;
 }
