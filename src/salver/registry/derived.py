@@ -25,7 +25,7 @@ from salver.registry.digest import Digest
 from salver.registry.durable import make_directory, place
 from salver.registry.locks import exclusive
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 10.0  # a writer that was stopped must not keep others from starting
 _LABEL = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _READ_ONLY = 0o444
 
