@@ -126,11 +126,11 @@ struct Int8Tile {
                                 const float* const* key_scales, F16* most) {
     Sight sight[N];
     bool all_visible = true;
-    I16 shift[N];
+    U16 shift[N];  // unsigned: a row that is not finite has any sum, and its scores are NaN anyway
     for (int n = 0; n < N; ++n) {
       sight[n] = {position_of(task, query + n), task.window};
       all_visible &= sight[n].all(first_key, count);
-      shift[n] = (I16{} + scales[query + n].sum) << 7;  // keys are 128 too high
+      shift[n] = (U16{} + static_cast<std::uint32_t>(scales[query + n].sum)) << 7;  // keys are 128 too high
       most[n] = splat(-__builtin_inff());
     }
     for (int i = 0; i < count; i += kLanes) {
@@ -138,8 +138,9 @@ struct Int8Tile {
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
         const std::int32_t* high = scores + 2 * (query + n) * kKeyGroup + i;
-        const I16 whole = (load_ints(high) << 8) + load_ints(high + kKeyGroup) - shift[n];
-        F16 score = to_float(whole) * (scale * (scales[query + n].scale * task.scale));
+        const U16 digits = (reinterpret_cast<U16>(load_ints(high)) << 8) +
+                           reinterpret_cast<U16>(load_ints(high + kKeyGroup)) - shift[n];
+        F16 score = to_float(reinterpret_cast<I16>(digits)) * (scale * (scales[query + n].scale * task.scale));
         if (!all_visible) score = sight[n].masked(score, first_key + i);
         store(rows[n] + i, score);
         most[n] = larger(score, most[n]);

@@ -99,16 +99,16 @@ float to_bytes(const float* head, int size, int shift, std::uint8_t* bytes) {
 void put_int8_query(const float* query, int size, int padded, std::uint8_t* out) {
   const Row row(query, size);
   const Levels levels = levels_of_largest(largest_magnitude(row.values, size), kQueryLimit);
-  I16 sums{};
+  U16 sums{};  // unsigned throughout: a row of non-numbers may overflow
   for (int i = 0; i < size; i += kLanes) {
-    const I16 whole = round_to_int(load(row.values + i) * levels.inverse);
-    const I16 low = ((whole + 128) & 255) - 128;
-    store_bytes(out + i, ((whole - low) >> 8) & 255);
-    store_bytes(out + padded + i, low & 255);
+    const U16 whole = reinterpret_cast<U16>(round_to_int(load(row.values + i) * levels.inverse));
+    const U16 low = ((whole + 128) & 255) - 128;
+    store_bytes(out + i, reinterpret_cast<I16>(((whole - low) >> 8) & 255));
+    store_bytes(out + padded + i, reinterpret_cast<I16>(low & 255));
     sums += whole;
   }
-  std::uint32_t sum = 0;  // unsigned, since a row of non-numbers may overflow
-  for (int lane = 0; lane < kLanes; ++lane) sum += static_cast<std::uint32_t>(sums[lane]);
+  std::uint32_t sum = 0;
+  for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
   const QueryScale last = {levels.scale, static_cast<std::int32_t>(sum)};
   __builtin_memcpy(out + 2 * padded, &last, sizeof last);
 }
