@@ -38,7 +38,7 @@ from quality_formats import (
 
 from salver.engine import ScheduledSequence, SchedulerOutput
 from salver.engine.runners.choice import RunnerKind, native_is_built, open_runner
-from salver.models import open_model
+from salver.models import GROUP_KINDS, open_model
 from salver.models.checkpoint import Checkpoint
 
 WINDOW, ROWS_AT_ONCE = 500, 50
@@ -178,7 +178,10 @@ def compare(
     threads = len(os.sched_getaffinity(0))
     reference = FormatRunner(checkpoint, num_blocks=-(-WINDOW // 16), threads=threads)
     comparison = Comparison(windows, reference)
+    has_groups = not GROUP_KINDS.keys().isdisjoint(checkpoint.formats.values())
     for kind in RunnerKind if native_is_built() else ():
+        if kind.precision == "q4" and not has_groups:
+            continue
         if kind.is_native and (only is None or kind.value in only):
             with native(kind, checkpoint, threads) as predict:
                 yield comparison.of(kind.value, predict)

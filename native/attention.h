@@ -14,6 +14,7 @@
 #pragma once
 
 #include "attention_bf16.h"
+#include "attention_f32.h"
 #include "attention_int8.h"
 #include "attention_part.h"
 #include "kernels.h"
@@ -85,8 +86,11 @@ void attend_tile(const AttentionTask& task) {
 }
 
 void attend(const AttentionTask& task) {
-  if (task.format == KvFormat::int8) return attend_tile<Int8Tile>(task);
-  attend_tile<Bf16Tile>(task);
+  switch (task.format) {
+    case KvFormat::bf16: return attend_tile<Bf16Tile>(task);
+    case KvFormat::int8: return attend_tile<Int8Tile>(task);
+    case KvFormat::f32: return attend_tile<F32Tile>(task);
+  }
 }
 
 void merge(const AttentionTask& task, const float* parts) {

@@ -13,9 +13,10 @@
 namespace salver {
 namespace {
 
-// Turn one row's scores of `count` keys into weights.
+// Turn one row's scores of `count` keys into weights and, where `rest` is not null, what rounding
+// left out of them.
 SALVER_INLINE SoftmaxPart weigh_row(float* scores, int count, int first_key, Sight sight, float scale,
-                                    std::uint16_t* weights) {
+                                    std::uint16_t* weights, std::uint16_t* rest) {
   const bool all_visible = sight.all(first_key, count);
   F16 most = splat(-__builtin_inff());
   for (int i = 0; i < count; i += kLanes) {
@@ -26,14 +27,17 @@ SALVER_INLINE SoftmaxPart weigh_row(float* scores, int count, int first_key, Sig
   }
   const float maximum = largest(most);
   if (maximum == -__builtin_inff()) {
-    for (int i = 0; i < count; i += kLanes) *reinterpret_cast<LooseH16*>(weights + i) = H16{};
+    __builtin_memset(weights, 0, count * sizeof *weights);
+    if (rest) __builtin_memset(rest, 0, count * sizeof *rest);
     return {};
   }
   F16 total{};
   for (int i = 0; i < count; i += kLanes) {
     const F16 weight = exp(load(scores + i) - maximum);
     total += weight;
-    store_bf16(weights + i, weight);
+    const H16 rounded = to_bf16(weight);
+    *reinterpret_cast<LooseH16*>(weights + i) = rounded;
+    if (rest) store_bf16(rest + i, weight - from_bf16(rounded));
   }
   return {maximum, sum(total)};
 }
@@ -62,7 +66,7 @@ struct Bf16Tile {
     }
     for (int i = 0; i < task.rows; ++i) {
       softmax[i] = weigh_row(scores + i * kKeyGroup, blocks * kBlockTokens, first_key,
-                             {position_of(task, i), task.window}, task.scale, weights + i * kKeyGroup);
+                             {position_of(task, i), task.window}, task.scale, weights + i * kKeyGroup, nullptr);
     }
     for (int i = 0; i < blocks; ++i) fetch_later(task, first + i, end_block, 1);
     mix_group(weights, values, blocks, padded, task.rows, mixed);

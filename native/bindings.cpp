@@ -1,14 +1,18 @@
 // salver._native: what Python sees. Everything that reaches the core is checked here, once per call.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <stdexcept>
 
 #include "draw_arrays.h"
+#include "group_layout.h"
+#include "grouped_array.h"
 #include "isa.h"
 #include "model.h"
 #include "probe.h"
@@ -20,22 +24,33 @@ using namespace nb::literals;
 namespace salver {
 namespace {
 
+using Matrix = std::variant<Floats, GroupedArray>;
+
 Precision precision_named(const std::string& name) {
   if (name == "w8a16") return Precision::w8a16;
   if (name == "w8a8") return Precision::w8a8;
   if (name == "bf16") return Precision::bf16;
-  throw std::invalid_argument("precision is w8a16, w8a8 or bf16");
+  if (name == "q4") return Precision::q4;
+  throw std::invalid_argument("precision is w8a16, w8a8, bf16 or q4");
 }
 
 KvFormat kv_format_named(const std::string& name) {
   if (name == "bf16") return KvFormat::bf16;
   if (name == "int8") return KvFormat::int8;
-  throw std::invalid_argument("kv_cache is bf16 or int8");
+  if (name == "f32") return KvFormat::f32;
+  throw std::invalid_argument("kv_cache is bf16, int8 or f32");
 }
 
 const float* matrix(const Floats& values, std::size_t n, std::size_t k, const char* rule) {
   require(values.ndim() == 2 && values.shape(0) == n && values.shape(1) == k, rule);
   return values.data();
+}
+
+Tensor matrix(const Matrix& from, std::size_t n, std::size_t k, const char* rule) {
+  if (const auto* values = std::get_if<Floats>(&from)) return {matrix(*values, n, k, rule), {}};
+  const auto& groups = std::get<GroupedArray>(from);
+  require(groups.rows() == n && groups.columns() == k, rule);
+  return {nullptr, groups.tensor()};
 }
 
 const float* vector(const Floats& values, std::size_t n, const char* rule) {
@@ -52,7 +67,8 @@ class NativeModel {
  public:
   NativeModel(const ModelShape& shape, const Limits& limits, const std::string& precision,
               const std::string& kv_cache, const std::string& isa)
-      : model_(shape, limits, precision_named(precision), kv_format_named(kv_cache), kernels_for(isa)) {}
+      : precision_(precision_named(precision)),
+        model_(shape, limits, precision_, kv_format_named(kv_cache), kernels_for(isa)) {}
 
   void set_rotary(const Floats& cosines, const Floats& sines) {
     const std::size_t half = model_.shape().head_dim / 2, positions = cosines.shape(0);
@@ -73,9 +89,9 @@ class NativeModel {
     has_head_ = true;
   }
 
-  void add_layer(const Floats& input_norm, const Floats& qkv, const std::optional<Floats>& qkv_bias,
+  void add_layer(const Floats& input_norm, const Matrix& qkv, const std::optional<Floats>& qkv_bias,
                  const std::optional<Floats>& q_norm, const std::optional<Floats>& k_norm,
-                 const Floats& output, const Floats& post_norm, const Floats& gate_up, const Floats& down) {
+                 const Matrix& output, const Floats& post_norm, const Matrix& gate_up, const Matrix& down) {
     const ModelShape& s = model_.shape();
     require(model_.layers_given() < s.layers, "there are no more layers than the shape says");
     const std::size_t heads = std::size_t(s.heads) * s.head_dim;
@@ -91,12 +107,23 @@ class NativeModel {
     layer.post_norm = vector(post_norm, s.hidden, "post_norm is [hidden]");
     layer.gate_up = matrix(gate_up, gate_up_rows, s.hidden, "gate_up is [2 * padded intermediate, hidden]");
     layer.down = matrix(down, s.hidden, s.intermediate, "down is [hidden, intermediate]");
+    for (const Tensor* each : {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
+      require(each->values || precision_ == Precision::q4, "groups are for precision q4");
+    }
     const nb::gil_scoped_release released;
     model_.add_layer(layer);
   }
 
-  void reserve(bool qk_norm) {
-    model_.reserve(qk_norm);
+  void reserve(bool qk_norm, const std::vector<std::array<std::string, 4>>& groups) {
+    const ModelShape& s = model_.shape();
+    require(groups.empty() || (precision_ == Precision::q4 && groups.size() == std::size_t(s.layers)),
+            "groups have a line per layer, in precision q4 alone");
+    std::vector<LayerGroups> layers;
+    for (const auto& [qkv, output, gate_up, down] : groups) {
+      layers.push_back({fitting(qkv, s.hidden), fitting(output, s.heads * s.head_dim), fitting(gate_up, s.hidden),
+                        fitting(down, s.intermediate)});
+    }
+    model_.reserve(qk_norm, layers);
     has_head_ = true;
   }
 
@@ -133,6 +160,12 @@ class NativeModel {
   void fill_pool(int byte) { model_.fill_pool(static_cast<std::uint8_t>(byte)); }
 
  private:
+  static Groups fitting(const std::string& groups, int k) {
+    const Groups kind = groups_named(groups);
+    require(kind == Groups::none || k % scaled_run(kind) == 0, "groups divide the inputs of their matrix");
+    return kind;
+  }
+
   Step checked_step(const Ints& token_ids, const Ints& starts, const Ints& first_positions,
                     const Ints& table_starts, const Ints& block_tables) const {
     const std::size_t sequences = first_positions.shape(0), tokens = token_ids.shape(0);
@@ -173,6 +206,7 @@ class NativeModel {
     }
   }
 
+  Precision precision_;
   Model model_;
   bool has_head_ = false;
   int rows_ = 0;
@@ -188,19 +222,23 @@ Array as_array(std::vector<float> values, std::initializer_list<std::size_t> sha
 }
 
 Encoding encoding_named(const std::string& precision) {
+  if (precision == "two_bf16") return Encoding::two_bf16;
   const Precision named = precision_named(precision);
   if (named == Precision::bf16) return Encoding::bf16;
+  if (named == Precision::q4) return Encoding::groups;
   return named == Precision::w8a16 ? Encoding::two_bytes : Encoding::one_byte;
 }
 
-Array product(const std::string& isa, const std::string& precision, const Floats& x, const Floats& weights,
+Array product(const std::string& isa, const std::string& precision, const Floats& x, const Matrix& weights,
               const std::optional<Floats>& bias) {
-  require(x.ndim() == 2 && weights.ndim() == 2 && x.shape(0) > 0 && x.shape(1) > 0, "x is [m, k], weights [n, k]");
-  const std::size_t m = x.shape(0), k = x.shape(1), n = weights.shape(0);
-  const float* rows = matrix(weights, n, k, "weights are [n, k]");
+  require(x.ndim() == 2 && x.shape(0) > 0 && x.shape(1) > 0, "x is [m, k], weights [n, k]");
+  const Encoding encoding = encoding_named(precision);
+  const auto* groups = std::get_if<GroupedArray>(&weights);
+  require((encoding == Encoding::groups) == (groups != nullptr), "groups go with q4, and q4 with groups");
+  const std::size_t m = x.shape(0), k = x.shape(1), n = groups ? groups->rows() : std::get<Floats>(weights).shape(0);
+  const Tensor rows = matrix(weights, n, k, "weights are [n, k]");
   const float* added = optional_vector(bias, n, "bias is [n]");
-  return as_array(probe_product(kernels_for(isa), encoding_named(precision), x.data(), int(m), rows, int(n), int(k), added),
-                  {m, n});
+  return as_array(probe_product(kernels_for(isa), encoding, x.data(), int(m), rows, int(n), int(k), added), {m, n});
 }
 
 Array norm(const std::string& isa, const Floats& x, const Floats& weight, float epsilon) {
@@ -249,7 +287,7 @@ void check_measuring(int threads, double seconds) {
 
 double measured_reading(int threads, std::size_t bytes, double seconds) {
   check_measuring(threads, seconds);
-  require(bytes >= std::size_t(threads) * 128, "bytes are at least 128 per thread");
+  require(bytes >= std::size_t(threads) * 256, "bytes are at least 256 per thread");
   const nb::gil_scoped_release released;
   return read_rate(threads, bytes, seconds);
 }
@@ -258,6 +296,7 @@ double measured_products(const std::string& isa, const std::string& precision, i
   check_measuring(threads, seconds);
   const Kernels& kernels = kernels_for(isa);
   const Encoding encoding = encoding_named(precision);
+  require(encoding != Encoding::groups, "q4 has no rate of its own: its products are int8");
   const nb::gil_scoped_release released;
   return matrix_rate(kernels, encoding, threads, seconds);
 }
@@ -299,6 +338,14 @@ NB_MODULE(_native, m) {
       "kv_cache"_a, "head_dim"_a);
   m.def("available_isas", &available_isas, "Names of the kernel paths that run here, slowest first.");
   m.def("product", &product, "isa"_a, "precision"_a, "x"_a, "weights"_a, "bias"_a.none() = nb::none());
+  m.def(
+      "group_panel_bytes",
+      [](const std::string& kind, int k) {
+        const Groups groups = groups_named(kind);
+        require(groups != Groups::none && k > 0 && k % scaled_run(groups) == 0, "groups divide k");
+        return group_panel_bytes(groups, k / kGroup);
+      },
+      "kind"_a, "k"_a);
   m.def("norm", &norm, "isa"_a, "x"_a, "weight"_a, "epsilon"_a);
   m.def("attention", &attention, "isa"_a, "queries"_a, "keys"_a, "values"_a, "window"_a,
         "kv_cache"_a = "bf16", "in_parts"_a = false);
@@ -310,6 +357,11 @@ NB_MODULE(_native, m) {
   m.def("best", &best, "isa"_a, "x"_a);
   m.def("read_rate", &measured_reading, nb::kw_only(), "threads"_a, "bytes"_a, "seconds"_a);
   m.def("matrix_rate", &measured_products, "isa"_a, "precision"_a, nb::kw_only(), "threads"_a, "seconds"_a);
+  nb::class_<GroupedArray>(m, "GroupedArray")
+      .def(nb::init<const std::string&, GroupedArray::Bytes, GroupedArray::Halves, std::optional<GroupedArray::Halves>,
+                    std::optional<GroupedArray::Bytes>, std::optional<GroupedArray::Bytes>>(),
+           "kind"_a, nb::kw_only(), "codes"_a, "scales"_a, "minimums"_a.none(), "inner_scales"_a.none(),
+           "inner_minimums"_a.none());
   nb::class_<NativeModel>(m, "Model")
       .def(
           "__init__",
@@ -328,7 +380,7 @@ NB_MODULE(_native, m) {
       .def("set_head", &NativeModel::set_head, "values"_a, "norm"_a)
       .def("add_layer", &NativeModel::add_layer, nb::kw_only(), "input_norm"_a, "qkv"_a, "qkv_bias"_a.none(),
            "q_norm"_a.none(), "k_norm"_a.none(), "output"_a, "post_norm"_a, "gate_up"_a, "down"_a)
-      .def("reserve", &NativeModel::reserve, nb::kw_only(), "qk_norm"_a)
+      .def("reserve", &NativeModel::reserve, nb::kw_only(), "qk_norm"_a, "groups"_a)
       .def("sections", &sections_of)
       .def("step", &NativeModel::step, "token_ids"_a, "starts"_a, "first_positions"_a, "table_starts"_a,
            "block_tables"_a, "rows"_a, "asked"_a)

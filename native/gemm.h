@@ -6,11 +6,12 @@
 // for up to 32 rows of one panel. A panel stays in a near cache while all rows go by, and `ahead` says
 // which part of the next one each of them is to fetch: the memory then never waits for arithmetic.
 // Nor does a matrix unit wait for an epilogue: a path that has one calls `between()` after each step
-// of k, and there the tokens before leave.
+// of k, and there the tokens before leave. `group_sums` is that of groups.h.
 #pragma once
 
 #include <type_traits>
 
+#include "groups.h"
 #include "kernels.h"
 #include "vec.h"
 
@@ -133,6 +134,34 @@ void panels(const PackedMatrix& w, const EncodedRows& x, const Destination& to, 
   leaving.rest();
 }
 
+constexpr int kGroupRows = 128;  // rows whose sums are held at once
+
+template <Epilogue epilogue, Groups kind>
+void panels_of(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first_panel, int end_panel) {
+  alignas(64) float sums[kGroupRows * kPanel];
+  for (int panel = first_panel; panel < end_panel; ++panel) {
+    const F16 left = load(w.bias + panel * kPanel), right = load(w.bias + panel * kPanel + kLanes);
+    for (int first = 0; first < x.tokens; first += kGroupRows) {
+      const int tokens = x.tokens - first < kGroupRows ? x.tokens - first : kGroupRows;
+      group_sums<kind>(w.panel(panel), w.k_groups, GroupedRows(x, tokens).from(first), sums);
+      for (int i = 0; i < tokens; ++i) {
+        const float* row = sums + i * kPanel;
+        put<epilogue>(to.data + (first + i) * to.stride, panel, load(row) + left, load(row + kLanes) + right);
+      }
+    }
+  }
+}
+
+template <Epilogue epilogue>
+void grouped_panels(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first, int end) {
+  switch (w.groups) {
+    case Groups::none: return;
+    case Groups::pair: return panels_of<epilogue, Groups::pair>(w, x, to, first, end);
+    case Groups::single: return panels_of<epilogue, Groups::single>(w, x, to, first, end);
+    case Groups::nested: return panels_of<epilogue, Groups::nested>(w, x, to, first, end);
+  }
+}
+
 template <Epilogue epilogue>
 void product_of(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first, int end) {
   switch (x.encoding) {
@@ -140,6 +169,7 @@ void product_of(const PackedMatrix& w, const EncodedRows& x, const Destination& 
     case Encoding::two_bytes: return panels<epilogue, Encoding::two_bytes>(w, x, to, first, end);
     case Encoding::bf16: return panels<epilogue, Encoding::bf16>(w, x, to, first, end);
     case Encoding::two_bf16: return panels<epilogue, Encoding::two_bf16>(w, x, to, first, end);
+    case Encoding::groups: return grouped_panels<epilogue>(w, x, to, first, end);
   }
 }
 

@@ -92,6 +92,7 @@ constexpr auto bf16_sums = [](const auto&... of) { tile_sums<Format::bf16>(of...
 }  // namespace
 }  // namespace salver
 
+#include "amx_groups.h"
 #include "attention.h"
 #include "float_mode.h"
 #include "gemm.h"

@@ -1,8 +1,11 @@
 // AVX2 and FMA: the portable text in 256-bit registers.
 #include "generic.h"
+#include "groups.h"
 
 namespace salver {
 namespace {
+template <Groups kind>
+constexpr auto group_sums = generic_group_sums<kind>;
 constexpr auto int8_sums = [](const auto&... of) { generic_int8_sums(of...); };
 constexpr auto bf16_sums = [](const auto&... of) { generic_bf16_sums(of...); };
 constexpr auto block_scores = generic_block_scores;

@@ -1,9 +1,12 @@
 // AVX-512 with VNNI: integer products in one instruction, the rest in 512-bit registers.
 #include "generic.h"
 #include "vnni.h"
+#include "vnni_groups.h"
 
 namespace salver {
 namespace {
+template <Groups kind>
+constexpr auto group_sums = vnni_group_sums<kind>;
 constexpr auto int8_sums = [](const auto&... of) { vnni_sums(of...); };
 constexpr auto bf16_sums = [](const auto&... of) { generic_bf16_sums(of...); };
 constexpr auto block_scores = generic_block_scores;

@@ -18,6 +18,8 @@ constexpr int kBlockTokens = 32;  // tokens of a KV block
 constexpr int kKeyGroup = 128;    // keys whose softmax is one part, at absolute multiples
 constexpr int kGroupBlocks = kKeyGroup / kBlockTokens;
 constexpr int kQueryRows = 16;
+constexpr int kGroup = 32;        // k of a 4-bit group
+constexpr int kSuperGroups = 8;   // groups under one pair of outer scales
 constexpr int kMaxHeadDim = 256;
 
 // How an activation row is written for a product.
@@ -26,9 +28,24 @@ enum class Encoding {
   two_bytes,  // u16 = round(x / scale) + 32768, its high and its low bytes in two rows per token
   bf16,       // x rounded: one row per token
   two_bf16,   // and what rounding left out, rounded: two rows per token
+  groups,     // s8 = round(x / scale of its group of k): one row per token, and a `RowGroup` per group
 };
 
-constexpr bool is_bf16(Encoding encoding) { return encoding >= Encoding::bf16; }
+// What an activation row's group of kGroup numbers contributes besides its s8.
+struct RowGroup {
+  float scale;  // NaN where one of the numbers is not finite
+  float sum;    // scale * sum of the s8
+};
+
+// How 4-bit weights are scaled: w = scale * code + minimum, with code in [0, 16).
+enum class Groups {
+  none,
+  pair,    // an f16 scale and an f16 minimum per group
+  single,  // an f16 scale per group; the minimum is -8 * scale
+  nested,  // u8 of scale and of minimum per group, times an f16 of each per kSuperGroups
+};
+
+constexpr bool is_bf16(Encoding encoding) { return encoding == Encoding::bf16 || encoding == Encoding::two_bf16; }
 constexpr int bytes_per_value(Encoding encoding) { return is_bf16(encoding) ? 2 : 1; }
 constexpr int rows_per_token(Encoding encoding) {
   return encoding == Encoding::two_bytes || encoding == Encoding::two_bf16 ? 2 : 1;
@@ -37,6 +54,11 @@ constexpr int rows_per_token(Encoding encoding) {
 // Weights [n, k] in panels of 32 channels. A panel is a run of tile pairs along k; a tile holds 16
 // channels x 64 int8 (or 32 bf16) of k, four bytes of one channel side by side, which is at once an
 // AMX operand and a VNNI one. Channels and k are padded with zeros.
+//
+// 4-bit weights: a panel is a run of groups of 32 k; a group is its scales for 32 channels (see
+// `Groups`; `nested` has its outer scales before every kSuperGroups groups), then 4 lines for the first
+// 16 channels and 4 for the others. Byte b of lane c of line i holds k = 4 i + b of channel c in its low
+// half and k = 16 + 4 i + b in its high half.
 struct PackedMatrix {
   const std::uint8_t* data = nullptr;
   const float* scale = nullptr;        // [panels * 32], int8 only
@@ -44,10 +66,11 @@ struct PackedMatrix {
   const float* bias = nullptr;         // [panels * 32]
   int panels = 0;
   int k_tiles = 0;
-  bool is_int8 = true;
+  Groups groups = Groups::none;
+  int k_groups = 0;  // of 4-bit weights
+  std::size_t panel_bytes = 0;
 
-  std::size_t panel_bytes() const { return std::size_t(k_tiles) * 2 * kTileBytes; }
-  const std::uint8_t* panel(int index) const { return data + index * panel_bytes(); }
+  const std::uint8_t* panel(int index) const { return data + index * panel_bytes; }
 };
 
 // Rows for a product, as tiles: 16 rows' first 64 bytes, their next 64, and so on, so that a tile is
@@ -59,6 +82,8 @@ struct EncodedRows {
   const float* scale;  // [tokens]
   int tokens;
   Encoding encoding;
+  const RowGroup* groups;  // of the first token, for `groups` alone
+  std::size_t group_stride;
 };
 
 // Where row `row` of such rows begins; its next 64 bytes are kTileBytes further.
@@ -88,14 +113,17 @@ struct Destination {
 enum class KvFormat {
   bf16,
   int8,  // one scale per token and KV head, for keys and for values
+  f32,   // to 16 bits: a bf16 block of rounded values, then one of what rounding left out
 };
 
 // Bytes of one KV head's part of a block, and of one head's query.
 constexpr std::size_t kv_head_bytes(KvFormat format, int padded_dim) {
   if (format == KvFormat::bf16) return std::size_t(4) * kBlockTokens * padded_dim;
+  if (format == KvFormat::f32) return 2 * kv_head_bytes(KvFormat::bf16, padded_dim);
   return std::size_t(2) * kBlockTokens * padded_dim + 2 * kBlockTokens * sizeof(float);
 }
 constexpr std::size_t query_bytes(KvFormat format, int padded_dim) {
+  if (format == KvFormat::f32) return 2 * query_bytes(KvFormat::bf16, padded_dim);
   return std::size_t(2) * padded_dim + (format == KvFormat::int8 ? 64 : 0);
 }
 // A head's dimensions as they are stored: whole tiles along the sum of a score.
@@ -155,8 +183,9 @@ struct Kernels {
   void (*leave)();
   void (*norm)(const float* x, const float* weight, float epsilon, int size, float* out);
   // Encode `x` [size, readable to a multiple of 16] into its one or two rows, the first of which
-  // begins at `rows`; returns the scale. NaN and infinity make it NaN.
-  float (*encode)(const float* x, int size, Encoding encoding, std::uint8_t* rows);
+  // begins at `rows`; returns the scale. NaN and infinity make it NaN. `groups` writes `size` / 32 of
+  // them instead.
+  float (*encode)(const float* x, int size, Encoding encoding, std::uint8_t* rows, RowGroup* groups);
   void (*product)(const PackedMatrix&, const EncodedRows&, const Destination&, int first_panel, int end_panel);
   void (*heads)(const HeadsTask&);
   void (*attend)(const AttentionTask&);

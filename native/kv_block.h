@@ -11,6 +11,9 @@
 // dimensions x 16 keys x 4; values as s8 in half tiles [padded_dim / 16], each 8 fours of keys x 16
 // dimensions x 4; then the keys' 32 scales and the values'. A query is two rows of s8 digits to the
 // base 256, the high one first, then its scale and the sum of its integers.
+//
+// f32: a bf16 block of the rounded keys and values, then one of what rounding left out of them; a query
+// is two such rows.
 #pragma once
 
 #include "kernels.h"
@@ -43,6 +46,17 @@ void round_row(const float* head, int size, std::uint16_t* out) {
   for (; i + kLanes <= size; i += kLanes) store_bf16(out + i, load(head + i));
   for (; i < size; ++i) out[i] = to_bf16(head[i]);
 }
+
+// What bf16 leaves out of each number.
+struct Rest {
+  float values[kMaxHeadDim];
+
+  SALVER_INLINE Rest(const float* head, int size) {
+    std::uint16_t rounded[kMaxHeadDim];
+    round_row(head, size, rounded);
+    for (int i = 0; i < size; ++i) values[i] = head[i] - from_bf16(rounded[i]);
+  }
+};
 
 void put_bf16_key(const float* key, int size, int padded, std::uint8_t* block, int slot) {
   alignas(64) std::uint16_t rounded[kMaxHeadDim];
@@ -121,8 +135,10 @@ void put_int8_value(const float* value, int size, int padded, std::uint8_t* bloc
 SALVER_INLINE void fetch_slot(const HeadsTask& task) {
   const int padded = task.padded_dim, bytes = task.format == KvFormat::int8 ? 1 : 2;
   const std::size_t half = std::size_t(bytes) * kBlockTokens * padded;
+  const bool doubled = task.format == KvFormat::f32;
+  const std::size_t each = kv_head_bytes(doubled ? KvFormat::bf16 : task.format, padded);
   const std::uint8_t* block = task.block;
-  for (int head = 0; head < task.kv_heads; ++head, block += kv_head_bytes(task.format, padded)) {
+  for (int part = 0; part < task.kv_heads * (doubled ? 2 : 1); ++part, block += each) {
     const std::uint8_t* tile = block + task.slot / 16 * (half / 2);
     for (int i = 0; i < padded * bytes / 4; ++i) __builtin_prefetch(tile + i * 64, 1);
     const std::uint8_t* row = block + half + task.slot * bytes / 4 * 64;
@@ -137,7 +153,17 @@ SALVER_INLINE void fetch_slot(const HeadsTask& task) {
 SALVER_INLINE void put_query(const HeadsTask& task, const float* query, int head) {
   std::uint8_t* out = task.queries + head * query_bytes(task.format, task.padded_dim);
   if (task.format == KvFormat::int8) return put_int8_query(query, task.head_dim, task.padded_dim, out);
-  round_row(query, task.head_dim, reinterpret_cast<std::uint16_t*>(out));
+  auto* rounded = reinterpret_cast<std::uint16_t*>(out);
+  round_row(query, task.head_dim, rounded);
+  if (task.format != KvFormat::f32) return;
+  round_row(Rest(query, task.head_dim).values, task.head_dim, rounded + task.padded_dim);
+}
+
+SALVER_INLINE void put_bf16_kv(const HeadsTask& task, const float* key, const float* value, std::uint8_t* block) {
+  auto* values = reinterpret_cast<std::uint16_t*>(block) + kBlockTokens * task.padded_dim;
+  clear_values(values, task.padded_dim, task.clear_from);
+  put_bf16_key(key, task.head_dim, task.padded_dim, block, task.slot);
+  put_bf16_value(value, task.head_dim, values, task.slot);
 }
 
 SALVER_INLINE void put_kv(const HeadsTask& task, const float* key, const float* value, std::uint8_t* block) {
@@ -147,10 +173,9 @@ SALVER_INLINE void put_kv(const HeadsTask& task, const float* key, const float* 
     put_int8_value(value, dim, padded, block, task.slot);
     return;
   }
-  auto* values = reinterpret_cast<std::uint16_t*>(block) + kBlockTokens * padded;
-  clear_values(values, padded, task.clear_from);
-  put_bf16_key(key, dim, padded, block, task.slot);
-  put_bf16_value(value, dim, values, task.slot);
+  put_bf16_kv(task, key, value, block);
+  if (task.format != KvFormat::f32) return;
+  put_bf16_kv(task, Rest(key, dim).values, Rest(value, dim).values, block + kv_head_bytes(KvFormat::bf16, padded));
 }
 
 void place_heads(const HeadsTask& task) {

@@ -19,11 +19,13 @@ constexpr int kHeadRows = 64;      // logits of a task that exist at once
 std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit - 1) / unit * unit; }
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-Encoding encoding_of(Precision precision) {
+// With keys and values in f32 nothing but weights is rounded to bf16.
+Encoding encoding_of(Precision precision, KvFormat kv_format) {
   switch (precision) {
-    case Precision::w8a16: return Encoding::two_bytes;
+    case Precision::w8a16:
+    case Precision::q4: return Encoding::two_bytes;  // of its int8 matrices; groups need two rows too
     case Precision::w8a8: return Encoding::one_byte;
-    case Precision::bf16: return Encoding::bf16;
+    case Precision::bf16: return kv_format == KvFormat::f32 ? Encoding::two_bf16 : Encoding::bf16;
   }
   throw std::invalid_argument("no such precision");
 }
@@ -38,7 +40,7 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
       kv_format_(kv_format),
       kernels_(kernels),
       pool_(limits.threads, {kernels.enter, kernels.leave}),
-      encoding_(encoding_of(precision)),
+      encoding_(encoding_of(precision, kv_format)),
       rows_per_token_(rows_per_token(encoding_)),
       padded_dim_(padded_head_dim(kv_format, shape.head_dim)),
       hidden_stride_(round_up(shape.hidden, kPanel)),
@@ -47,6 +49,7 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
       gated_stride_(round_up(shape.intermediate, kPanel)) {
   const std::size_t widest = std::max({hidden_stride_, mixed_stride_, gated_stride_});
   encoded_stride_ = round_up(widest * bytes_per_value(encoding_), 64);
+  row_groups_stride_ = widest / kGroup;
   head_block_bytes_ = kv_head_bytes(kv_format, padded_dim_);
   block_stride_ = head_block_bytes_ * shape.kv_heads;
   layer_block_bytes_ = block_stride_ * limits.blocks;
@@ -58,6 +61,7 @@ Model::Model(const ModelShape& shape, const Limits& limits, Precision precision,
   gated_ = Buffer(tokens * gated_stride_ * sizeof(float));
   encoded_ = Buffer((tokens * rows_per_token_ + kTileRows) * encoded_stride_);
   scales_ = Buffer(tokens * sizeof(float));
+  row_groups_ = Buffer(precision == Precision::q4 ? tokens * row_groups_stride_ * sizeof(RowGroup) : 0);
   queries_ = Buffer(tokens * shape.heads * query_bytes(kv_format, padded_dim_));
   scratch_ = Buffer(limits.threads * scratch_floats() * sizeof(float));
   logits_ = Buffer((std::size_t(kDrawnRows) * shape.vocab + 8) * sizeof(float));
@@ -110,15 +114,15 @@ void Model::each_row(const Body& body) {
 void Model::run_layer_by_channels(int index) {
   const Layer& layer = layers_[index];
   const int mixed = shape_.heads * shape_.head_dim;
-  each_row([&](int row, int member) { encode_normed(layer.input_norm.data(), row, member); });
+  each_row([&](int row, int member) { encode_normed(layer.input_norm.data(), layer.qkv, row, member); });
   multiply_all(layer.qkv, projections());
   each_row([&](int row, int) { place_heads(index, row); });
   attend_all(index);
-  each_row([&](int row, int) { encode_plain(mixed_, mixed_stride_, mixed, row); });
+  each_row([&](int row, int) { encode_plain(mixed_, mixed_stride_, mixed, layer.output, row); });
   multiply_all(layer.output, residual());
-  each_row([&](int row, int member) { encode_normed(layer.post_norm.data(), row, member); });
+  each_row([&](int row, int member) { encode_normed(layer.post_norm.data(), layer.gate_up, row, member); });
   multiply_all(layer.gate_up, gated());
-  each_row([&](int row, int) { encode_plain(gated_, gated_stride_, shape_.intermediate, row); });
+  each_row([&](int row, int) { encode_plain(gated_, gated_stride_, shape_.intermediate, layer.down, row); });
   multiply_all(layer.down, residual());
 }
 
@@ -133,18 +137,18 @@ void Model::run_layer_by_rows(int index) {
     });
   };
   each_block([&](int first, int count, int member) {
-    for (int row = first; row < first + count; ++row) encode_normed(layer.input_norm.data(), row, member);
+    for (int row = first; row < first + count; ++row) encode_normed(layer.input_norm.data(), layer.qkv, row, member);
     multiply(layer.qkv, first, count, projections(), 0, layer.qkv.panels());
     for (int row = first; row < first + count; ++row) place_heads(index, row);
   });
   attend_all(index);
   each_block([&](int first, int count, int member) {
-    for (int row = first; row < first + count; ++row) encode_plain(mixed_, mixed_stride_, mixed, row);
+    for (int row = first; row < first + count; ++row) encode_plain(mixed_, mixed_stride_, mixed, layer.output, row);
     multiply(layer.output, first, count, residual(), 0, layer.output.panels());
-    for (int row = first; row < first + count; ++row) encode_normed(layer.post_norm.data(), row, member);
+    for (int row = first; row < first + count; ++row) encode_normed(layer.post_norm.data(), layer.gate_up, row, member);
     multiply(layer.gate_up, first, count, gated(), 0, layer.gate_up.panels());
     for (int row = first; row < first + count; ++row) {
-      encode_plain(gated_, gated_stride_, shape_.intermediate, row);
+      encode_plain(gated_, gated_stride_, shape_.intermediate, layer.down, row);
     }
     multiply(layer.down, first, count, residual(), 0, layer.down.panels());
   });
@@ -158,27 +162,37 @@ Destination Model::residual() const { return {hidden_.as<float>(), hidden_stride
 
 Destination Model::gated() const { return {gated_.as<float>(), gated_stride_, Epilogue::swiglu}; }
 
-std::uint8_t* Model::encoded(int token) const {
-  return encoded_.as<std::uint8_t>() + row_offset(std::size_t(token) * rows_per_token_, encoded_stride_);
+std::uint8_t* Model::encoded(int token, Encoding encoding) const {
+  return encoded_.as<std::uint8_t>() + row_offset(std::size_t(token) * rows_per_token(encoding), row_room(encoding));
 }
 
-void Model::encode_hidden(const float* norm, int hidden_row, int row, int member) {
+EncodedRows Model::encoded_rows(int first, int tokens, Encoding encoding) const {
+  return {encoded(first, encoding), row_room(encoding), scales_.as<float>() + first, tokens,
+          encoding,                 row_groups(first),  row_groups_stride_};
+}
+
+void Model::encode_hidden(const float* norm, const Weights& reader, int hidden_row, int row, int member) {
   float* normed = scratch_.as<float>() + member * scratch_floats();
   kernels_.norm(hidden(hidden_row), norm, shape_.epsilon, shape_.hidden, normed);
-  scales_.as<float>()[row] = kernels_.encode(normed, shape_.hidden, encoding_, encoded(row));
+  encode(normed, shape_.hidden, reader, row);
 }
 
-void Model::encode_normed(const float* norm, int row, int member) {
-  encode_hidden(norm, row, row, member);
+void Model::encode_normed(const float* norm, const Weights& reader, int row, int member) {
+  encode_hidden(norm, reader, row, row, member);
 }
 
-void Model::encode_plain(const Buffer& source, std::size_t stride, int size, int row) {
-  scales_.as<float>()[row] = kernels_.encode(source.as<float>() + row * stride, size, encoding_, encoded(row));
+void Model::encode_plain(const Buffer& source, std::size_t stride, int size, const Weights& reader, int row) {
+  encode(source.as<float>() + row * stride, size, reader, row);
+}
+
+void Model::encode(const float* x, int size, const Weights& reader, int row) {
+  const Encoding encoding = encoding_for(reader);
+  scales_.as<float>()[row] = kernels_.encode(x, size, encoding, encoded(row, encoding), row_groups(row));
 }
 
 void Model::multiply(const Weights& weights, int first, int tokens, const Destination& to,
                      int first_panel, int end_panel) {
-  const EncodedRows rows = {encoded(first), encoded_stride_, scales_.as<float>() + first, tokens, encoding_};
+  const EncodedRows rows = encoded_rows(first, tokens, encoding_for(weights));
   const Destination from_first = {to.data + first * to.stride, to.stride, to.epilogue};
   kernels_.product(weights.view(), rows, from_first, first_panel, end_panel);
 }
@@ -192,7 +206,7 @@ void Model::multiply_all(const Weights& weights, const Destination& to) {
 template <typename Take>
 void Model::head_panels(const std::int32_t* rows, int count, const Take& take) {
   const Entered entered(kernels_);
-  pool_.each(count, [&](int i, int member) { encode_hidden(final_norm_.data(), rows[i], i, member); });
+  pool_.each(count, [&](int i, int member) { encode_hidden(final_norm_.data(), head_, rows[i], i, member); });
   constexpr int kChannels = kHeadPanels * kPanel;
   pool_.each(head_tasks(), [&](int task, int member) {
     const int first_panel = task * kHeadPanels;
@@ -206,7 +220,7 @@ void Model::head_panels(const std::int32_t* rows, int count, const Take& take) {
       piece.scale += first_panel * kPanel;
       piece.offset += first_panel * kPanel;
       piece.bias += first_panel * kPanel;
-      const EncodedRows from = {encoded(first), encoded_stride_, scales_.as<float>() + first, some, encoding_};
+      const EncodedRows from = encoded_rows(first, some, encoding_);
       kernels_.product(piece, from, {logits, kChannels, Epilogue::store}, 0, end_panel - first_panel);
       const int channels = std::min(kChannels, shape_.vocab - first_panel * kPanel);
       take(task, first, some, first_panel * kPanel, channels, logits);

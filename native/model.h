@@ -19,7 +19,8 @@
 
 namespace salver {
 
-enum class Precision { w8a16, w8a8, bf16 };
+// `q4` holds what its file has in 4-bit groups as it is, and everything else as `w8a16` does.
+enum class Precision { w8a16, w8a8, bf16, q4 };
 
 struct ModelShape {
   int layers, hidden, heads, kv_heads, head_dim, intermediate, vocab;
@@ -33,7 +34,13 @@ struct Limits {
 
 // Matrices [n, k] row-major. `gate_up` has gates and ups in turns of 16 rows, padded with zeros.
 struct LayerTensors {
-  const float *input_norm, *qkv, *qkv_bias, *q_norm, *k_norm, *output, *post_norm, *gate_up, *down;
+  const float *input_norm, *qkv_bias, *q_norm, *k_norm, *post_norm;
+  Tensor qkv, output, gate_up, down;
+};
+
+// What a layer's matrices are held as where the precision is q4.
+struct LayerGroups {
+  Groups qkv = Groups::none, output = Groups::none, gate_up = Groups::none, down = Groups::none;
 };
 
 struct Sequence {
@@ -62,7 +69,8 @@ class Model {
   void set_head(const float* values, const float* norm);
   void add_layer(const LayerTensors&);
   // In place of the embedding, the head and the layers: room for them, for `sections` to be filled.
-  void reserve(bool qk_norm);
+  // `groups` has a line for each layer, or none.
+  void reserve(bool qk_norm, const std::vector<LayerGroups>& groups);
   Sections sections();
   int positions() const { return positions_; }
   int layers_given() const { return static_cast<int>(layers_.size()); }
@@ -94,9 +102,10 @@ class Model {
     std::size_t parts;  // offset of the first group's in parts_, where tiles are split
   };
 
-  Layer reserved_layer(bool qk_norm);
+  Form form(Groups groups) const { return {precision_ != Precision::bf16, groups}; }
+  Layer reserved_layer(bool qk_norm, const LayerGroups& groups);
   void reserve_head();
-  void pack(Weights&, const float* values, const float* bias);
+  void pack(Weights&, const Tensor& from, const float* bias);
   void lay_out(const Step&);
   void embed(const Step&, int row);
   void run_layer(int index);
@@ -105,10 +114,22 @@ class Model {
   template <typename Body>
   void each_row(const Body& body);
 
-  std::uint8_t* encoded(int token) const;  // its first row; a multiple of 16 tokens may begin a product
-  void encode_hidden(const float* norm, int hidden_row, int row, int member);
-  void encode_normed(const float* norm, int row, int member);
-  void encode_plain(const Buffer& source, std::size_t stride, int size, int row);
+  // A token has the same room however it is encoded: threads are at different matrices of a layer.
+  std::size_t row_room(Encoding encoding) const {
+    return encoded_stride_ * rows_per_token_ / rows_per_token(encoding);
+  }
+  // Its first row as `encoding` writes it; a multiple of 16 tokens may begin a product.
+  std::uint8_t* encoded(int token, Encoding encoding) const;
+  RowGroup* row_groups(int token) const { return row_groups_.as<RowGroup>() + token * row_groups_stride_; }
+  EncodedRows encoded_rows(int first, int tokens, Encoding encoding) const;
+  // Each writes a row in the way in which `reader` reads it.
+  void encode_hidden(const float* norm, const Weights& reader, int hidden_row, int row, int member);
+  void encode_normed(const float* norm, const Weights& reader, int row, int member);
+  void encode_plain(const Buffer& source, std::size_t stride, int size, const Weights& reader, int row);
+  void encode(const float* x, int size, const Weights& reader, int row);
+  Encoding encoding_for(const Weights& reader) const {
+    return reader.groups() == Groups::none ? encoding_ : Encoding::groups;
+  }
   void place_heads(int layer, int row);
   void lay_out_tiles();
   void split_tiles();
@@ -134,7 +155,7 @@ class Model {
   Encoding encoding_;
   int rows_per_token_;
   int padded_dim_, positions_ = 0;
-  std::size_t hidden_stride_, heads_stride_, mixed_stride_, gated_stride_, encoded_stride_;
+  std::size_t hidden_stride_, heads_stride_, mixed_stride_, gated_stride_, encoded_stride_, row_groups_stride_;
   std::size_t head_block_bytes_, layer_block_bytes_, block_stride_;
 
   std::vector<float> cosines_, sines_;
@@ -151,7 +172,7 @@ class Model {
   std::vector<Place> places_;
   std::vector<Tile> tiles_, pieces_;  // pieces of tiles, where there are fewer tiles than are good
   std::vector<float> parts_;
-  Buffer hidden_, projections_, mixed_, gated_, encoded_, scales_, queries_, scratch_, logits_;
+  Buffer hidden_, projections_, mixed_, gated_, encoded_, scales_, row_groups_, queries_, scratch_, logits_;
 };
 
 }  // namespace salver

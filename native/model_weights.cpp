@@ -36,16 +36,15 @@ void Model::set_embedding(const float* values) {
 void Model::set_head(const float* values, const float* norm) {
   reserve_head();
   std::copy_n(norm, shape_.hidden, final_norm_.begin());
-  pack(head_, values, nullptr);
+  pack(head_, {values, {}}, nullptr);
 }
 
 void Model::reserve_head() {
   final_norm_ = padded(shape_.hidden);
-  head_ = Weights(shape_.vocab, shape_.hidden, precision_ != Precision::bf16, arena_);
+  head_ = Weights(shape_.vocab, shape_.hidden, form(Groups::none), arena_);
 }
 
-Model::Layer Model::reserved_layer(bool qk_norm) {
-  const bool int8 = precision_ != Precision::bf16;
+Model::Layer Model::reserved_layer(bool qk_norm, const LayerGroups& groups) {
   const int hidden = shape_.hidden, mixed = shape_.heads * shape_.head_dim;
   Layer layer;
   layer.input_norm = padded(hidden);
@@ -54,15 +53,17 @@ Model::Layer Model::reserved_layer(bool qk_norm) {
     layer.q_norm.resize(shape_.head_dim);
     layer.k_norm.resize(shape_.head_dim);
   }
-  layer.qkv = Weights(mixed + 2 * shape_.kv_heads * shape_.head_dim, hidden, int8, arena_);
-  layer.output = Weights(hidden, mixed, int8, arena_);
-  layer.gate_up = Weights(2 * round_up(shape_.intermediate, kLanes), hidden, int8, arena_);
-  layer.down = Weights(hidden, shape_.intermediate, int8, arena_);
+  layer.qkv = Weights(mixed + 2 * shape_.kv_heads * shape_.head_dim, hidden, form(groups.qkv), arena_);
+  layer.output = Weights(hidden, mixed, form(groups.output), arena_);
+  layer.gate_up = Weights(2 * round_up(shape_.intermediate, kLanes), hidden, form(groups.gate_up), arena_);
+  layer.down = Weights(hidden, shape_.intermediate, form(groups.down), arena_);
   return layer;
 }
 
 void Model::add_layer(const LayerTensors& from) {
-  Layer layer = reserved_layer(from.q_norm != nullptr);
+  const LayerGroups groups = {from.qkv.groups.kind, from.output.groups.kind, from.gate_up.groups.kind,
+                              from.down.groups.kind};
+  Layer layer = reserved_layer(from.q_norm != nullptr, groups);
   std::copy_n(from.input_norm, shape_.hidden, layer.input_norm.begin());
   std::copy_n(from.post_norm, shape_.hidden, layer.post_norm.begin());
   if (from.q_norm) {
@@ -76,19 +77,21 @@ void Model::add_layer(const LayerTensors& from) {
   layers_.push_back(std::move(layer));
 }
 
-void Model::pack(Weights& weights, const float* values, const float* bias) {
+void Model::pack(Weights& weights, const Tensor& from, const float* bias) {
   const Entered entered(kernels_);  // as the pool's threads: a channel's bits do not depend on who packs it
   pool_.each(ceil_div(weights.panels(), kPanelsPerTask), [&](int task, int) {
     const int first = task * kPanelsPerTask;
-    weights.pack(values, bias, first, std::min(first + kPanelsPerTask, weights.panels()));
+    weights.pack(from, bias, first, std::min(first + kPanelsPerTask, weights.panels()));
   });
 }
 
-void Model::reserve(bool qk_norm) {
+void Model::reserve(bool qk_norm, const std::vector<LayerGroups>& groups) {
   embedding_ = arena_.take(std::size_t(shape_.vocab) * shape_.hidden * sizeof(std::uint16_t));
   reserve_head();
   layers_.clear();
-  for (int layer = 0; layer < shape_.layers; ++layer) layers_.push_back(reserved_layer(qk_norm));
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    layers_.push_back(reserved_layer(qk_norm, groups.empty() ? LayerGroups{} : groups[layer]));
+  }
 }
 
 Sections Model::sections() {

@@ -62,6 +62,23 @@ float encode_integers(const float* x, int size, std::uint8_t* rows) {
   return levels.scale;
 }
 
+// Each group of 32 by itself. A group of non-numbers gets scale NaN, as a row of `encode_integers` does.
+void encode_groups(const float* x, int size, std::uint8_t* rows, RowGroup* group) {
+  for (int i = 0; i < size; i += kGroup, ++group) {
+    const F16 a = load(x + i), b = load(x + i + kLanes);
+    const I16 left = reinterpret_cast<I16>(a) & 0x7fffffff, right = reinterpret_cast<I16>(b) & 0x7fffffff;
+    const float most = __builtin_bit_cast(float, largest(left > right ? left : right));
+    const bool finite = most <= 3.4e38F;
+    const F16 inverse = splat(finite && most > 1e-30F ? 127.0F / most : 0.0F);
+    const I16 first = round_to_int(a * inverse), second = round_to_int(b * inverse);
+    std::uint8_t* to = rows + i / 64 * kTileBytes + i % 64;
+    store_bytes(to, first);
+    store_bytes(to + kLanes, second);
+    group->scale = finite ? most / 127.0F : __builtin_nanf("");
+    group->sum = group->scale * static_cast<float>(sum(first + second));
+  }
+}
+
 // Each value rounded, and with `two_terms` what that left out, rounded. Rows end in zeros to a whole
 // tile, since what weighs nothing there must not be NaN.
 template <bool two_terms>
@@ -76,12 +93,13 @@ void encode_bf16(const float* x, int size, std::uint8_t* rows) {
   }
 }
 
-float encode_row(const float* x, int size, Encoding encoding, std::uint8_t* rows) {
+float encode_row(const float* x, int size, Encoding encoding, std::uint8_t* rows, RowGroup* groups) {
   switch (encoding) {
     case Encoding::one_byte: return encode_integers<false>(x, size, rows);
     case Encoding::two_bytes: return encode_integers<true>(x, size, rows);
     case Encoding::bf16: encode_bf16<false>(x, size, rows); break;
     case Encoding::two_bf16: encode_bf16<true>(x, size, rows); break;
+    case Encoding::groups: encode_groups(x, size, rows, groups); break;
   }
   return 1.0F;
 }

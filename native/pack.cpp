@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "group_layout.h"
+
 namespace salver {
 namespace {
 
@@ -59,23 +61,24 @@ void round_to_bf16(const float* values, std::size_t count, std::uint16_t* out) {
   }
 }
 
-Weights::Weights(int n, int k, bool int8, Arena& arena)
-    : int8_(int8),
-      panels_(ceil_div(n, kPanel)),
-      k_tiles_(ceil_div(k, int8 ? kInt8PerTile : kBf16PerTile)),
-      channels_(n),
-      k_(k),
-      data_(arena.take(std::size_t(panels_) * k_tiles_ * 2 * kTileBytes + kReadAhead)),
-      bias_(std::size_t(panels_) * kPanel) {
-  if (!int8) return;
+Weights::Weights(int n, int k, Form form, Arena& arena)
+    : form_(form), panels_(ceil_div(n, kPanel)), channels_(n), k_(k), bias_(std::size_t(panels_) * kPanel) {
+  if (form.groups == Groups::none) {
+    k_tiles_ = ceil_div(k, form.int8 ? kInt8PerTile : kBf16PerTile);
+    panel_bytes_ = std::size_t(k_tiles_) * 2 * kTileBytes;
+  } else {
+    panel_bytes_ = group_panel_bytes(form.groups, k / kGroup);
+  }
+  data_ = arena.take(panels_ * panel_bytes_ + kReadAhead);
+  if (!is_int8()) return;
   scale_.resize(bias_.size());
   offset_.resize(bias_.size());
 }
 
-Weights::Weights(const float* values, int n, int k, const float* bias, bool int8) {
+Weights::Weights(const Tensor& from, int n, int k, const float* bias, bool int8) {
   Arena arena;
-  *this = Weights(n, k, int8, arena);
-  pack(values, bias, 0, panels_);
+  *this = Weights(n, k, Form{int8, from.groups.kind}, arena);
+  pack(from, bias, 0, panels_);
 }
 
 PackedMatrix Weights::view() const {
@@ -86,33 +89,41 @@ PackedMatrix Weights::view() const {
   view.bias = bias_.data();
   view.panels = panels_;
   view.k_tiles = k_tiles_;
-  view.is_int8 = int8_;
+  view.groups = form_.groups;
+  view.k_groups = k_ / kGroup;
+  view.panel_bytes = panel_bytes_;
   return view;
 }
 
 void Weights::list(const std::string& name, Sections& sections) {
-  sections.push_back({name, int8_ ? "int8" : "bfloat16", data_.as<void>(), data_.bytes() - kReadAhead});
+  const char* type = form_.groups != Groups::none ? "4-bit groups" : form_.int8 ? "int8" : "bfloat16";
+  sections.push_back({name, type, data_.as<void>(), data_.bytes() - kReadAhead});
   sections.push_back(section(name + ".bias", "float32", bias_));
-  if (!int8_) return;
+  if (!is_int8()) return;
   sections.push_back(section(name + ".scale", "float32", scale_));
   sections.push_back(section(name + ".offset", "int32", offset_));
 }
 
-void Weights::pack(const float* values, const float* bias, int first, int end) {
-  const std::size_t panel_bytes = std::size_t(k_tiles_) * 2 * kTileBytes;
-  const int end_channel = std::min(end * kPanel, channels_), size = int8_ ? 1 : 2;
+void Weights::pack(const Tensor& from, const float* bias, int first, int end) {
+  const int end_channel = std::min(end * kPanel, channels_);
   std::vector<std::uint16_t> line(k_ + kUnit);  // wide enough for either type, zero at its end
-  auto* bytes = reinterpret_cast<std::uint8_t*>(line.data());
   for (int channel = first * kPanel; channel < end_channel; ++channel) {
-    const float* row = values + std::size_t(channel) * k_;
     if (bias) bias_[channel] = bias[channel];
-    if (int8_) {
-      pack_int8(row, channel, reinterpret_cast<std::int8_t*>(bytes));
+    if (form_.groups != Groups::none) {
+      pack_groups(from.groups, channel, k_, panel_of(channel));
     } else {
-      round_to_bf16(row, k_, line.data());
+      pack_row(from.values + std::size_t(channel) * k_, channel, reinterpret_cast<std::uint8_t*>(line.data()));
     }
-    spread(bytes, k_ * size, channel % kPanel, data_.as<std::uint8_t>() + channel / kPanel * panel_bytes);
   }
+}
+
+void Weights::pack_row(const float* row, int channel, std::uint8_t* line) {
+  if (form_.int8) {
+    pack_int8(row, channel, reinterpret_cast<std::int8_t*>(line));
+  } else {
+    round_to_bf16(row, k_, reinterpret_cast<std::uint16_t*>(line));
+  }
+  spread(line, k_ * (form_.int8 ? 1 : 2), channel % kPanel, panel_of(channel));
 }
 
 // Symmetric, one scale per output channel. A channel that is not finite gets scale NaN.

@@ -14,18 +14,21 @@ std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit -
 }  // namespace
 
 std::vector<float> probe_product(const Kernels& kernels, Encoding encoding, const float* x, int m,
-                                 const float* weights, int n, int k, const float* bias) {
+                                 const Tensor& weights, int n, int k, const float* bias) {
   const Entered entered(kernels);
   const Weights packed(weights, n, k, bias, !is_bf16(encoding));
   const int per_token = rows_per_token(encoding);
   const std::size_t width = round_up(k, kPanel), stride = round_up(width * bytes_per_value(encoding), 64);
+  const std::size_t groups = width / kGroup;
+  std::vector<RowGroup> row_groups(m * groups);
   const Buffer rows((round_up(m, kTileRows) + kTileRows) * per_token * stride);
   std::vector<float> scales(m), padded(width), wide(std::size_t(m) * packed.panels() * kPanel);
   for (int i = 0; i < m; ++i) {
     std::copy_n(x + std::size_t(i) * k, k, padded.begin());
-    scales[i] = kernels.encode(padded.data(), k, encoding, rows.as<std::uint8_t>() + row_offset(i * per_token, stride));
+    scales[i] = kernels.encode(padded.data(), k, encoding, rows.as<std::uint8_t>() + row_offset(i * per_token, stride),
+                               row_groups.data() + i * groups);
   }
-  const EncodedRows encoded = {rows.as<std::uint8_t>(), stride, scales.data(), m, encoding};
+  const EncodedRows encoded = {rows.as<std::uint8_t>(), stride, scales.data(), m, encoding, row_groups.data(), groups};
   const Destination to = {wide.data(), std::size_t(packed.panels()) * kPanel, Epilogue::store};
   kernels.product(packed.view(), encoded, to, 0, packed.panels());
   std::vector<float> out;

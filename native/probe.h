@@ -5,11 +5,12 @@
 #include <vector>
 
 #include "kernels.h"
+#include "pack.h"
 
 namespace salver {
 
 // x [m, k] times weights [n, k] transposed, plus bias [n]: [m, n].
-std::vector<float> probe_product(const Kernels&, Encoding, const float* x, int m, const float* weights, int n, int k,
+std::vector<float> probe_product(const Kernels&, Encoding, const float* x, int m, const Tensor& weights, int n, int k,
                                  const float* bias);
 
 std::vector<float> probe_norm(const Kernels&, const float* x, const float* weight, int size, float epsilon);

@@ -10,13 +10,13 @@
 #include "entered.h"
 #include "pack.h"
 #include "threads.h"
+#include "vec.h"
 
 namespace salver {
 namespace {
 
-using Lanes = std::uint64_t __attribute__((vector_size(32)));
-
-constexpr std::size_t kPiece = std::size_t{256} << 10;   // bytes of a task
+constexpr int kUnit = 256;                             // bytes that are read at once
+constexpr std::size_t kPiece = std::size_t{1} << 20;   // bytes of a task
 constexpr std::size_t kTimed = std::size_t{16} << 20;  // bytes that take far longer than a look at the clock
 constexpr std::size_t kAhead = 4096;                   // bytes: the model's products fetch a panel ahead
 
@@ -40,23 +40,39 @@ double best_rate(double amount, double seconds, const Work& work) {
   return best;
 }
 
-Lanes lanes(const std::uint8_t* from) {
-  Lanes read;
-  std::memcpy(&read, from, sizeof read);
-  return read;
-}
-
-// Reads whole lines of [from, from + bytes), and has the compiler believe that somebody looks.
-void read_all(const std::uint8_t* from, std::size_t bytes) {
+// Reads [from, from + bytes), whole kUnits, and has the compiler believe that somebody looks.
+template <typename Lanes>
+SALVER_INLINE void read_all(const std::uint8_t* from, std::size_t bytes) {
   Lanes seen[4] = {};
-  for (const std::uint8_t* end = from + bytes / 128 * 128; from != end; from += 128) {
-    __builtin_prefetch(from + kAhead, 0, 2);
-    __builtin_prefetch(from + kAhead + 64, 0, 2);
-    for (int i = 0; i < 4; ++i) seen[i] ^= lanes(from + i * 32);
+  for (const std::uint8_t* end = from + bytes; from != end; from += kUnit) {
+    for (int line = 0; line < kUnit; line += 64) __builtin_prefetch(from + kAhead + line, 0, 2);
+    for (int i = 0; i < int(kUnit / sizeof(Lanes)); ++i) {
+      Lanes read;
+      std::memcpy(&read, from + i * sizeof(Lanes), sizeof read);
+      seen[i % 4] ^= read;
+    }
   }
   const Lanes all = seen[0] ^ seen[1] ^ seen[2] ^ seen[3];
   asm volatile("" : : "m"(all));
 }
+
+using Read = void (*)(const std::uint8_t*, std::size_t);
+
+void read_narrow(const std::uint8_t* from, std::size_t bytes) {
+  using Lanes = std::uint64_t __attribute__((vector_size(16)));
+  read_all<Lanes>(from, bytes);
+}
+
+#ifdef SALVER_X86
+__attribute__((target("avx512f"))) void read_wide(const std::uint8_t* from, std::size_t bytes) {
+  using Lanes = std::uint64_t __attribute__((vector_size(64)));
+  read_all<Lanes>(from, bytes);
+}
+
+Read reader() { return __builtin_cpu_supports("avx512f") ? read_wide : read_narrow; }
+#else
+Read reader() { return read_narrow; }
+#endif
 
 // One member's operands and room for its results.
 struct Operands {
@@ -67,7 +83,7 @@ struct Operands {
   Encoding encoding;
 
   Operands(const Kernels& kernels, Encoding how, const std::vector<float>& values)
-      : weights(values.data(), kChannels, kInputs, nullptr, !is_bf16(how)),
+      : weights(Tensor{values.data(), {}}, kChannels, kInputs, nullptr, !is_bf16(how)),
         rows(std::size_t(kTokens) * rows_per_token(how) * kInputs * bytes_per_value(how)),
         results(std::size_t(kTokens) * kChannels * sizeof(float)),
         scales(kTokens),
@@ -91,13 +107,14 @@ double read_rate(int threads, std::size_t bytes, double seconds) {
   const Buffer buffer(bytes);
   auto* data = buffer.as<std::uint8_t>();
   const int pieces = static_cast<int>(std::max<std::size_t>(threads, (bytes + kPiece - 1) / kPiece));
-  const std::size_t each = bytes / pieces / 128 * 128;
+  const std::size_t each = bytes / pieces / kUnit * kUnit;
+  const Read read = reader();
   ThreadPool pool(threads, {});
   pool.each(pieces, [&](int piece, int) { std::fill_n(data + piece * each, each, std::uint8_t{1}); });
   const int sweeps = static_cast<int>(1 + kTimed / bytes);
   return best_rate(double(each) * pieces * sweeps, seconds, [&] {
     for (int i = 0; i < sweeps; ++i) {
-      pool.each(pieces, [&](int piece, int) { read_all(data + piece * each, each); });
+      pool.each(pieces, [&](int piece, int) { read(data + piece * each, each); });
     }
   });
 }

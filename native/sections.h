@@ -2,7 +2,7 @@
 //
 // The same list serves both ways: whoever keeps packed weights copies the runs out, and later, in a
 // model with the same shape and precision, copies them in. Names, order and sizes follow from shape
-// and precision alone. Their bytes do not depend on the instruction set.
+// and precision, in q4 also from what the file has in groups. Their bytes do not depend on the instruction set.
 #pragma once
 
 #include <cstddef>

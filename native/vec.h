@@ -27,7 +27,7 @@ SALVER_INLINE F16 load(const float* p) { return *reinterpret_cast<const LooseF16
 SALVER_INLINE void store(float* p, F16 x) { *reinterpret_cast<LooseF16*>(p) = x; }
 SALVER_INLINE I16 load_ints(const void* p) { return *reinterpret_cast<const LooseI16*>(p); }
 SALVER_INLINE void store_ints(void* p, I16 x) { *reinterpret_cast<LooseI16*>(p) = x; }
-SALVER_INLINE F16 splat(float x) { return F16{} + x; }
+SALVER_INLINE F16 splat(float x) { return F16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 SALVER_INLINE F16 to_float(I16 x) { return __builtin_convertvector(x, F16); }
 
 SALVER_INLINE F16 fma(F16 a, F16 b, F16 c) {
@@ -59,6 +59,10 @@ SALVER_INLINE float sum(F16 x) {
 
 SALVER_INLINE float largest(F16 x) {
   return folded(x, [](F16 a, F16 b) { return a > b ? a : b; });
+}
+
+SALVER_INLINE std::int32_t sum(I16 x) {
+  return folded(x, [](I16 a, I16 b) { return a + b; });
 }
 
 SALVER_INLINE I16 larger(I16 a, I16 b) { return a > b ? a : b; }

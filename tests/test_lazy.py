@@ -5,7 +5,7 @@ from inspect import ismodule
 
 import pytest
 
-PACKAGES = ["salver.contract", "salver.models", "salver.registry", "salver.worker"]
+PACKAGES = ["salver.contract", "salver.models", "salver.registry", "salver.state", "salver.worker"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)

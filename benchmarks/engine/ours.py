@@ -36,4 +36,5 @@ def salver_contenders(digest: Digest) -> tuple[list[Contender], list[str]]:
 def _name(kind: RunnerKind) -> str:
     """The runner, and its KV cache where that is not what goes without saying."""
     engine, precision, kv_cache = kind.split("/")
-    return f"salver-{engine}-{precision}" + ("-int8-kv" if kv_cache == "int8" else "")
+    usual = "bf16" if kind.is_native else "f32"
+    return f"salver-{engine}-{precision}" + ("" if kv_cache == usual else f"-{kv_cache}-kv")

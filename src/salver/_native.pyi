@@ -18,7 +18,7 @@ def product(
     isa: str,
     precision: str,
     x: NDArray[np.float32],
-    weights: NDArray[np.float32],
+    weights: NDArray[np.float32] | GroupedArray,
     bias: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """One kernel by itself, for tests: `x` [m, k] times `weights` [n, k] transposed, plus bias."""
@@ -44,6 +44,25 @@ def draw(isa: str, logits: NDArray[np.float32], asked: DrawArrays) -> None:
     """What each row of `logits` [rows, vocab] asks for, for tests."""
 
 def best(isa: str, x: NDArray[np.float32]) -> int: ...
+def group_panel_bytes(kind: str, k: int) -> int:
+    """Of 32 channels of `k` weights in 4-bit groups."""
+
+class GroupedArray:
+    """A matrix in 4-bit groups, for `product` and `add_layer`; scales and minimums as bits of f16.
+
+    See `salver.models.FourBitGroups` for kinds and shapes. Keeps the arrays it was made from.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        codes: NDArray[np.uint8],
+        scales: NDArray[np.uint16],
+        minimums: NDArray[np.uint16] | None,
+        inner_scales: NDArray[np.uint8] | None,
+        inner_minimums: NDArray[np.uint8] | None,
+    ) -> None: ...
 
 def read_rate(*, threads: int, bytes: int, seconds: float) -> float:  # noqa: A002 - the core's name
     """Bytes per second that threads read of a buffer of that size, the best sweep of `seconds`."""
@@ -101,17 +120,19 @@ class Model:
         self,
         *,
         input_norm: NDArray[np.float32],
-        qkv: NDArray[np.float32],
+        qkv: NDArray[np.float32] | GroupedArray,
         qkv_bias: NDArray[np.float32] | None,
         q_norm: NDArray[np.float32] | None,
         k_norm: NDArray[np.float32] | None,
-        output: NDArray[np.float32],
+        output: NDArray[np.float32] | GroupedArray,
         post_norm: NDArray[np.float32],
-        gate_up: NDArray[np.float32],
-        down: NDArray[np.float32],
+        gate_up: NDArray[np.float32] | GroupedArray,
+        down: NDArray[np.float32] | GroupedArray,
     ) -> None: ...
-    def reserve(self, *, qk_norm: bool) -> None:
-        """In place of embedding, head and layers: room for them, zero until `sections` are filled."""
+    def reserve(self, *, qk_norm: bool, groups: list[tuple[str, ...]]) -> None:
+        """`groups` has the kinds of qkv, output, gate_up and down for each layer, or no line at all.
+
+        In place of embedding, head and layers: room for them, zero until `sections` are filled."""
     def sections(self) -> list[tuple[str, str, NDArray[np.uint8]]]:
         """(name, element type, bytes [n]) of everything kept of the weights.
 

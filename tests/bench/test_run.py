@@ -64,6 +64,7 @@ async def test_a_server_that_stalls_shows_it_in_the_headline_ttft(
         r for r in measured.records if r.latencies().ttft is not None and r.events[0] - r.at > 1
     ]
     assert len(late) > 6
+    assert max(record.lag for record in late) < 0.5  # sent while it stalled, not afterwards
     assert total.goodput.share < 0.9
 
 

@@ -14,7 +14,7 @@ from salver.cli.fit import Fit, machine_problems, prove_fit
 from salver.cli.machine import Machine
 from salver.contract import Envelope, load_deployment
 from salver.errors import DoesNotFit
-from salver.testing.tiny_model import tiny_config
+from salver.testing.tiny_model import TinyCheckpoint, tiny_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = Machine("a processor", (), cores=1, memory_total=2**30, memory_available=2**29)
@@ -143,7 +143,7 @@ def test_machine_problems_come_together() -> None:
 
 def test_a_fit_can_be_required(contract: Callable[..., Path]) -> None:
     release = load_deployment(contract()).release
-    fit = prove_fit(release, tiny_config(), SMALL)
+    fit = prove_fit(release, TinyCheckpoint(tiny_config()), SMALL)
     assert fit.require() is fit.plan
     with pytest.raises(DoesNotFit, match="not in the store"):
         prove_fit(release, None, SMALL).require()

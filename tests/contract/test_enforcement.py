@@ -59,16 +59,6 @@ def test_an_engine_that_this_build_lacks_is_a_fault(full_text: str, short_text: 
     assert unavailable(load_deployment(short_text), native_core=False) == ()
 
 
-def test_what_the_native_core_lacks_is_a_fault_by_name(full_text: str) -> None:
-    text = full_text.replace(
-        "quantization: w8a16, kv_cache: bf16", "quantization: q4, kv_cache: int8"
-    )
-    faults = unavailable(load_deployment(text), native_core=True)
-    assert [(fault.path, fault.value) for fault in faults] == [
-        ("release.runtime.quantization", "q4"),
-    ]
-
-
 def test_enforcement_can_be_asked_for_by_path() -> None:
     assert enforcement_of("release.envelope.memory")[0]
     assert enforcement_of("tenants.weight") == (False, NOT_YET["tenants.weight"])

@@ -39,10 +39,10 @@ def test_without_keys_it_listens_on_loopback_only(tmp_path: Path) -> None:
 def test_a_contract_that_cannot_be_kept_opens_no_port(tmp_path: Path) -> None:
     contract = tmp_path / "contract.yaml"
     text = (EXAMPLES / "full.yaml").read_text()
-    contract.write_text(text.replace("quantization: w8a16", "quantization: q4"))
+    contract.write_text(text.replace("threads: 2", "threads: 1000"))
     done = serve(tmp_path, str(contract), "--port", "0")
-    assert done.returncode == 2
-    assert "runtime.engine_available" in done.stderr
+    assert done.returncode == 3
+    assert "machine.threads" in done.stderr
     assert "not yet enforced" in done.stderr
 
 

@@ -34,6 +34,7 @@ def plan(
     return plan_memory(
         config,
         RunnerKind.NUMPY_F32,
+        formats={},
         memory_bytes=memory,
         threads=2,
         max_batch_tokens=512,

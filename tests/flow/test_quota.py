@@ -65,6 +65,15 @@ def test_how_a_tenant_stands() -> None:
     )
 
 
+@pytest.mark.parametrize(("later", "admitted"), [(59.99, False), (60.2, True)])
+def test_a_second_counts_until_sixty_seconds_after_its_end(later: float, admitted: bool) -> None:
+    charged_at = 1000.9
+    use = charged(Use(), int(charged_at), 10)
+    now = charged_at + later
+    left = [spent for spent in use.minute if spent.second >= oldest_second(now)]
+    assert (rule(Quota(tokens_per_minute=10), Use(minute=left), 10, now) is None) is admitted
+
+
 arrivals = st.lists(
     st.tuples(st.floats(0, 30, allow_nan=False), st.integers(1, 40)), min_size=1, max_size=60
 )

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -386,3 +388,9 @@ async def test_openais_client_names_each_refusal(gateway: Gateway) -> None:
     assert limited.value.code == "rate_limited"
     stop.set()
     await asyncio.wait_for(serving, 10)
+
+
+def test_without_tenants_nobody_waits_for_sql() -> None:
+    code = "import sys, salver.cli.service; print('sqlalchemy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

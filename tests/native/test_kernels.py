@@ -10,7 +10,7 @@ native = pytest.importorskip("salver._native")
 
 Floats = NDArray[np.float32]
 ISAS = native.available_isas()
-KV_CACHES = ["bf16", "int8"]
+KV_CACHES = ["bf16", "int8", "f32"]
 SEEDS = st.integers(0, 2**32 - 1)
 
 pytestmark = pytest.mark.parametrize("isa", ISAS)
@@ -67,9 +67,22 @@ def test_bf16_products_are_those_of_the_rounded_operands(
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=2e-5 * k**0.5)
 
 
+@given(m=st.integers(1, 70), n=st.integers(1, 100), k=st.integers(1, 300), seed=SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_two_term_bf16_products_keep_16_bits_of_their_rows(
+    isa: str, m: int, n: int, k: int, seed: int
+) -> None:
+    x, weights, bias = draw(seed, m, k), draw(seed + 1, n, k), draw(seed + 2, n)
+    found = native.product(isa, "two_bf16", x, weights, bias)
+    kept = bf16(weights)
+    expected = x.astype(np.float64) @ kept.T + bias
+    bound = 2.0**-17 * np.abs(x) @ np.abs(kept).T + 2e-6 * k**0.5 + 1e-6 * np.abs(expected)
+    assert (np.abs(found - expected) <= bound).all()
+
+
 @given(m=st.integers(2, 70), n=st.integers(1, 80), k=st.integers(1, 200), seed=SEEDS)
 @settings(max_examples=30, deadline=None)
-@pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16"])
+@pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16", "two_bf16"])
 def test_a_row_of_a_product_does_not_know_its_neighbours(
     isa: str, precision: str, m: int, n: int, k: int, seed: int
 ) -> None:
@@ -94,7 +107,7 @@ def test_int8_products_have_the_same_integers_on_every_path(
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16"])
+@pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16", "two_bf16"])
 def test_a_row_that_is_not_finite_spoils_itself_alone(
     isa: str, precision: str, wrong: float
 ) -> None:
@@ -107,7 +120,7 @@ def test_a_row_that_is_not_finite_spoils_itself_alone(
     np.testing.assert_array_equal(found[others], clean[others])
 
 
-@pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16"])
+@pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16", "two_bf16"])
 def test_rows_and_channels_of_zeros_give_the_bias(isa: str, precision: str) -> None:
     x, weights, bias = draw(1, 3, 40), draw(2, 5, 40), draw(3, 5)
     x[1] = 0
@@ -156,6 +169,11 @@ def test_attention(
     if kv_cache == "bf16":
         expected = attention(bf16(queries), bf16(keys), bf16(values), window)
         tolerance = 0.01  # weights are bf16: 2^-9 of a value
+    elif kv_cache == "f32":
+        expected = attention(
+            queries.astype(np.float64), keys.astype(np.float64), values.astype(np.float64), window
+        )
+        tolerance = 1e-4  # everything has 16 bits
     else:
         expected = attention(
             queries.astype(np.float64), int8_heads(keys), int8_heads(values), window
@@ -201,6 +219,8 @@ def test_parts_of_attention_merge_to_the_same_bits(
         ("int8", "queries"),
         ("int8", "keys"),
         ("int8", "values"),
+        ("f32", "queries"),
+        ("f32", "keys"),
     ],
 )
 def test_what_is_not_finite_spoils_those_who_see_it_alone(
@@ -292,6 +312,6 @@ def test_what_does_not_fit_is_refused(isa: str) -> None:
     with pytest.raises(ValueError, match=r"weights are \[n, k\]"):
         native.product(isa, "w8a16", draw(1, 2, 8), draw(2, 3, 9))
     with pytest.raises(ValueError, match="precision is"):
-        native.product(isa, "q4", draw(1, 2, 8), draw(2, 3, 8))
+        native.product(isa, "q5", draw(1, 2, 8), draw(2, 3, 8))
     with pytest.raises(ValueError, match="kv_heads divides heads"):
         native.attention(isa, draw(1, 1, 3, 8), draw(2, 1, 2, 8), draw(3, 1, 2, 8), 1)

@@ -1,5 +1,6 @@
 """The native core on real weights: near the reference's tokens, and law 3 at real sizes."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.model
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 TABLE = 8  # blocks of 32 per sequence
-PRECISIONS = ["bf16", "w8a16", "w8a8"]
+PRECISIONS = ["bf16", "w8a16", "w8a8", "q4"]
 LENGTHS = [130, 9, 33]
 CHUNKS = [(1, 0, 20), (0, 5, 0), (100, 1, 1), (0, 1, 12), (29, 2, 0)]  # tokens of each per step
 
@@ -109,8 +110,9 @@ def next_piece(index: int, prompt: list[int], output: list[int]) -> Piece:
     return Piece(str(index), output[-1:], len(prompt) + len(output) - 1, table, spec)
 
 
-@pytest.mark.parametrize("kv_cache", ["bf16", "int8"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("precision", "kv_cache"), [*itertools.product(PRECISIONS, ["bf16", "int8"]), ("bf16", "f32")]
+)
 def test_bits_do_not_depend_on_batch_chunks_or_threads(
     smollm2_path: Path, precision: str, kv_cache: str
 ) -> None:

@@ -36,6 +36,7 @@ class CountedCheckpoint:
     """Tensors that any machine computes alike: small fractions, counted off."""
 
     config = CONFIGS[1]
+    formats = dict.fromkeys(expected_tensors(config), "F32")
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         shape = expected_tensors(self.config)[name]

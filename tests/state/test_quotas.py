@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from salver.contract import Decision
-from salver.flow.quota import Quota
-from salver.state import LEASE_SECONDS, Database, QuotaStore, Reservation, sqlite_url
+from salver.flow.quota import LEASE_SECONDS, Quota
+from salver.state import Database, QuotaStore, Reservation, sqlite_url
 
 if TYPE_CHECKING:
     from tests.state.conftest import Wall

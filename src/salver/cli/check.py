@@ -78,11 +78,11 @@ def examine(file: Path) -> Report:
 
 
 def _fit(deployment: "Deployment") -> "Fit":
-    from salver.cli.fit import config_in_store, prove_fit
+    from salver.cli.fit import checkpoint_in_store, prove_fit
     from salver.cli.machine import this_machine
 
     release = deployment.release
-    return prove_fit(release, config_in_store(release, store_root()), this_machine())
+    return prove_fit(release, checkpoint_in_store(release, store_root()), this_machine())
 
 
 def report_lines(report: Report) -> Iterator[str]:

@@ -12,7 +12,7 @@ from salver.cli.fit import default_kind, plan_envelope
 from salver.cli.machine import Machine, this_machine
 from salver.contract import Envelope
 from salver.engine.runners.choice import RunnerKind
-from salver.models import ModelConfig, open_checkpoint
+from salver.models import Checkpoint, open_checkpoint
 from salver.registry import ArtifactRef, ArtifactStore, pull
 
 MAX_CONTEXT_TOKENS = 4096
@@ -49,16 +49,16 @@ def assume_contract(model: Path, store: ArtifactStore) -> str:
     """
     reference = ArtifactRef.parse(f"file:{model.resolve()}")
     pulled = pull(reference, store=store)
-    config = open_checkpoint(pulled.path).config
+    checkpoint = open_checkpoint(pulled.path)
     machine = this_machine()
-    context = min(MAX_CONTEXT_TOKENS, config.max_positions)
+    context = min(MAX_CONTEXT_TOKENS, checkpoint.config.max_positions)
     return _TEMPLATE.format(
         path=json.dumps(str(model)),
         name=_name(model),
         artifact=json.dumps(str(reference)),  # JSON strings are YAML strings
         digest=pulled.digest,
         **_runtime(default_kind()),
-        memory=_memory(config, machine, context) // MIB,
+        memory=_memory(checkpoint, machine, context) // MIB,
         threads=machine.cores,
         context=context,
         output=context // 2,
@@ -71,7 +71,7 @@ def _runtime(kind: RunnerKind) -> dict[str, str]:
     return {"engine": engine, "quantization": quantization, "kv_cache": kv_cache}
 
 
-def _memory(config: ModelConfig, machine: Machine, context: int) -> int:
+def _memory(checkpoint: Checkpoint, machine: Machine, context: int) -> int:
     """What `MAX_RUNNING` full contexts would use, but no more than a share of what is free."""
     share = int(machine.memory_available * SHARE_OF_FREE_MEMORY)
     envelope = Envelope.model_construct(
@@ -82,7 +82,7 @@ def _memory(config: ModelConfig, machine: Machine, context: int) -> int:
         max_running=MAX_RUNNING,
         max_batch_tokens=512,
     )
-    return min(share, plan_envelope(default_kind(), envelope, config).total_bytes + MIB)
+    return min(share, plan_envelope(default_kind(), envelope, checkpoint).total_bytes + MIB)
 
 
 def _name(model: Path) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from salver.contract import Envelope
     from salver.engine.memory import MemoryPlan
     from salver.engine.runners.choice import RunnerKind
-    from salver.models import ModelConfig
+    from salver.models import Checkpoint
 
 _CONTRACT_SUFFIXES = (".yaml", ".yml")
 
@@ -77,20 +77,20 @@ def _diagnose(target: Path | None) -> Diagnosis:
         return Diagnosis(machine, bandwidth, problem=problem)
 
 
-def _model(target: Path, machine: "Machine") -> "tuple[RunnerKind, Envelope, ModelConfig]":
-    """The runner, the envelope and the model's shape: from a contract, or a model with all the machine has."""
-    from salver.cli.fit import config_in_store, default_kind, runner_kind
+def _model(target: Path, machine: "Machine") -> "tuple[RunnerKind, Envelope, Checkpoint]":
+    """The runner, the envelope and the model's file: from a contract, or a model with all the machine has."""
+    from salver.cli.fit import checkpoint_in_store, default_kind, runner_kind
     from salver.contract import Envelope, load_deployment
     from salver.models import open_checkpoint
 
     if target.suffix in _CONTRACT_SUFFIXES:
         release = load_deployment(target).release
-        if config := config_in_store(release, store_root()):
-            return runner_kind(release.runtime), release.envelope, config
+        if checkpoint := checkpoint_in_store(release, store_root()):
+            return runner_kind(release.runtime), release.envelope, checkpoint
         fix = f"salver pull {target}"
         raise FetchError(f"{release.digest} is not in the store", rule="registry.present", fix=fix)
-    config = open_checkpoint(target).config
-    context = min(config.max_positions, 4096)
+    checkpoint = open_checkpoint(target)
+    context = min(checkpoint.config.max_positions, 4096)
     envelope = Envelope.model_construct(
         memory=machine.memory_available,
         threads=machine.cores,
@@ -99,7 +99,7 @@ def _model(target: Path, machine: "Machine") -> "tuple[RunnerKind, Envelope, Mod
         max_running=64,
         max_batch_tokens=512,
     )
-    return default_kind(), envelope, config
+    return default_kind(), envelope, checkpoint
 
 
 def _machine_rows(diagnosis: Diagnosis) -> list[tuple[str, ...]]:

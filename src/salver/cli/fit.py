@@ -12,7 +12,7 @@ from salver.contract import Envelope, Release, Runtime
 from salver.engine.memory import MemoryPlan, plan_memory
 from salver.engine.runners.choice import RunnerKind, native_is_built
 from salver.errors import DoesNotFit
-from salver.models import ModelConfig, open_checkpoint
+from salver.models import Checkpoint, open_checkpoint
 from salver.registry import ArtifactStore, Digest
 
 
@@ -38,8 +38,8 @@ class Fit:
         return self.plan
 
 
-def config_in_store(release: Release, store_root: Path) -> ModelConfig | None:
-    """The model's shape, from bytes whose digest was just checked; None if it was not pulled yet.
+def checkpoint_in_store(release: Release, store_root: Path) -> Checkpoint | None:
+    """The model's file, of bytes whose digest was just checked; None if it was not pulled yet.
 
     Raises:
         IntegrityError: the bytes are not those of the digest, or no model.
@@ -47,16 +47,21 @@ def config_in_store(release: Release, store_root: Path) -> ModelConfig | None:
     digest = Digest.parse(release.digest)
     if not store_root.is_dir() or digest not in (store := ArtifactStore(store_root)):
         return None
-    return open_checkpoint(store.open_verified(digest)).config
+    return open_checkpoint(store.open_verified(digest))
 
 
-def prove_fit(release: Release, config: ModelConfig | None, machine: Machine) -> Fit:
-    """Hold the model against the envelope and the envelope against the machine."""
+def prove_fit(release: Release, checkpoint: Checkpoint | None, machine: Machine) -> Fit:
+    """Hold the model against the envelope and the envelope against the machine.
+
+    Raises:
+        UnsupportedModel: the runtime computes with 4-bit groups, and the model has none.
+    """
     problems = machine_problems(release.envelope, machine)
-    if config is None:
+    if checkpoint is None:
         return Fit(None, problems, "the artifact is not in the store, so its size is not known")
     try:
-        return Fit(plan_envelope(runner_kind(release.runtime), release.envelope, config), problems)
+        plan = plan_envelope(runner_kind(release.runtime), release.envelope, checkpoint)
+        return Fit(plan, problems)
     except DoesNotFit as problem:
         return Fit(None, (problem, *problems))
 
@@ -71,15 +76,17 @@ def default_kind() -> RunnerKind:
     return RunnerKind.NATIVE_W8A16 if native_is_built() else RunnerKind.NUMPY_F32
 
 
-def plan_envelope(kind: RunnerKind, envelope: Envelope, config: ModelConfig) -> MemoryPlan:
+def plan_envelope(kind: RunnerKind, envelope: Envelope, checkpoint: Checkpoint) -> MemoryPlan:
     """Divide the envelope's memory for a kind of runner.
 
     Raises:
         DoesNotFit: the envelope is too small, or its context too long for the model.
+        UnsupportedModel: the runner computes with 4-bit groups, and the model has none.
     """
     return plan_memory(
-        config,
+        checkpoint.config,
         kind,
+        formats=checkpoint.formats,
         memory_bytes=envelope.memory,
         threads=envelope.threads,
         max_batch_tokens=envelope.max_batch_tokens,

@@ -15,7 +15,7 @@ from salver.gateway import serve as serve_http
 from salver.gateway.service import Mode
 from salver.models import Model, open_model
 from salver.registry import ArtifactStore, Digest
-from salver.state import Database, DecisionLog
+from salver.state import DecisionLog
 from salver.worker import Patience, ReadinessProbe, Supervisor, WorkerSpec
 
 PROBE_TEXT = "Hello"
@@ -85,6 +85,8 @@ class Service:
         if not deployment.tenants:
             yield None
             return
+        from salver.state import Database
+
         away = deployment.admission.state_away
         with (
             closing(Database(self._state)) as database,

@@ -7,13 +7,12 @@ for a field that is in neither.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from salver.contract.deployment import Deployment
 from salver.contract.faults import Fault
 from salver.contract.policy import Overload
-from salver.contract.release import Engine, Quantization
+from salver.contract.release import Engine
 from salver.contract.section import Section
 
 ENFORCED = {
@@ -75,7 +74,6 @@ _KEPT_ANYWAY = {
 """Values of not yet enforced fields that say what happens in any case."""
 
 
-_NATIVE_QUANTIZATIONS = (Quantization.W8A16, Quantization.W8A8, Quantization.BF16)
 _NO_CORE = (
     "this installation has no native core: install a C++ compiler and reinstall, or use "
     "`engine: numpy` with `quantization: f32` and `kv_cache: f32`"
@@ -120,17 +118,11 @@ def unavailable(deployment: Deployment, *, native_core: bool) -> tuple[Fault, ..
     runtime = deployment.release.runtime
     if runtime.engine is not Engine.NATIVE:
         return ()
-    if not native_core:
-        return (_missing("engine", runtime.engine, _NO_CORE),)
-    faults = []
-    if runtime.quantization not in _NATIVE_QUANTIZATIONS:
-        fix = f"this version's native core has {', '.join(_NATIVE_QUANTIZATIONS)}"
-        faults.append(_missing("quantization", runtime.quantization, fix))
-    return tuple(faults)
-
-
-def _missing(field: str, value: StrEnum, fix: str) -> Fault:
-    return Fault(f"release.runtime.{field}", value.value, "runtime.engine_available", fix)
+    if native_core:
+        return ()
+    return (
+        Fault("release.runtime.engine", runtime.engine.value, "runtime.engine_available", _NO_CORE),
+    )
 
 
 def _declared(section: Section, path: str) -> Any:

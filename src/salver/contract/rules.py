@@ -131,13 +131,19 @@ _ALL = (
         "runtime.combination",
         "Quantization and KV cache type are ones that the engine has.",
         "numpy computes in f32 with an f32 cache; native has bf16, w8a16, w8a8 and q4 with a bf16 or "
-        "int8 cache.",
+        "int8 cache, and bf16 with an f32 cache, where nothing but weights is rounded.",
     ),
     Rule(
         "runtime.engine_available",
         "This build has the engine.",
         "An engine is never replaced by another behind the reader's back, since the tokens could "
         "differ. This build has no native core: use `engine: numpy`.",
+    ),
+    Rule(
+        "runtime.q4_groups",
+        "An artifact served in q4 holds 4-bit groups: a GGUF file stored as Q4_0, Q4_1 or Q4_K.",
+        "q4 computes with the file's own groups as they are. Making others while loading would be "
+        "another model, and a worse one: use w8a16.",
     ),
     Rule(
         "envelope.output_within_context",

@@ -19,10 +19,13 @@ RUNTIMES = {
     Engine.NUMPY: ((Quantization.F32,), (KvCache.F32,)),
     Engine.NATIVE: (
         (Quantization.BF16, Quantization.W8A16, Quantization.W8A8, Quantization.Q4),
-        (KvCache.BF16, KvCache.INT8),
+        (KvCache.BF16, KvCache.INT8, KvCache.F32),
     ),
 }
-"""For each engine, the quantizations and the KV cache types it knows; any pair of them goes."""
+"""For each engine, the quantizations and the KV cache types it knows; any pair of them goes, but for
+the f32 cache of the native core, which is part of its exact mode."""
+
+_EXACT = (Quantization.F32, Quantization.BF16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,9 @@ def _kv_cache_of_engine(deployment: Deployment) -> Iterator[Finding]:
     known = RUNTIMES[runtime.engine][1]
     if runtime.kv_cache not in known:
         fix = f"with engine {runtime.engine} write {' or '.join(known)}"
+        yield Finding(("release", "runtime", "kv_cache"), "runtime.combination", fix)
+    elif runtime.kv_cache is KvCache.F32 and runtime.quantization not in _EXACT:
+        fix = f"with quantization {runtime.quantization} write bf16 or int8"
         yield Finding(("release", "runtime", "kv_cache"), "runtime.combination", fix)
 
 

@@ -6,6 +6,7 @@
 the runner's own upper bound for `max_batch_tokens` tokens at the longest context. The rest is KV.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from salver.engine.runners.choice import RunnerKind, runner_needs
@@ -44,6 +45,7 @@ def plan_memory(
     config: ModelConfig,
     kind: RunnerKind,
     *,
+    formats: Mapping[str, str],
     memory_bytes: int,
     threads: int,
     max_batch_tokens: int,
@@ -57,6 +59,8 @@ def plan_memory(
     Raises:
         DoesNotFit: not even one request of `max_context_tokens` would have KV blocks, or the model
             was not made for that many positions.
+        UnsupportedModel: the runner computes with 4-bit groups, and `formats`, in which the file
+            stores its tensors, has none.
     """
     if max_context_tokens > config.max_positions:
         raise DoesNotFit(
@@ -70,6 +74,7 @@ def plan_memory(
     needs = runner_needs(
         kind,
         config,
+        formats,
         threads=threads,
         max_batch_tokens=max_batch_tokens,
         max_context_tokens=max_context_tokens,

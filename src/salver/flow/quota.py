@@ -17,6 +17,7 @@ from math import floor
 from salver.contract import Action, Cause, Decision
 
 WINDOW_SECONDS = 60
+LEASE_SECONDS = 60.0  # of a reservation that its gateway does not renew
 RETRY_IN_FLIGHT_S = 1.0  # a floor; nothing here knows when a call in flight will end
 
 

@@ -6,6 +6,7 @@ from salver.lazy import lazily
 from salver.models.checkpoint import Checkpoint
 from salver.models.config import ModelConfig, RopeConfig, RopeScaling
 from salver.models.detokenizer import TokenDecoder
+from salver.models.groups import GROUP_KINDS, FourBitGroups, GroupKind
 from salver.models.names import expected_tensors
 from salver.models.opening import open_checkpoint
 from salver.models.tokenizer import Tokenizer
@@ -34,9 +35,12 @@ if not TYPE_CHECKING:
     __getattr__ = lazily(__name__, _LATER)
 
 __all__ = [
+    "GROUP_KINDS",
     "ChatTemplate",
     "ChatText",
     "Checkpoint",
+    "FourBitGroups",
+    "GroupKind",
     "Model",
     "ModelConfig",
     "RopeConfig",

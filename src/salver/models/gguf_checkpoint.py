@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from gguf.constants import GGMLQuantizationType
@@ -21,11 +21,20 @@ from salver.models.files import map_file
 from salver.models.gguf_config import config_from_gguf
 from salver.models.gguf_header import GgufHeader, Metadata, read_header
 from salver.models.gguf_tensors import GgufTensor
-from salver.models.names import absent_tensor, check_tensors, expected_tensors, gguf_name
+from salver.models.groups import GROUP_KINDS, FourBitGroups, arranged, read_groups
+from salver.models.names import (
+    absent_groups,
+    absent_tensor,
+    check_tensors,
+    expected_tensors,
+    gguf_name,
+)
 from salver.models.weights import GGUF_TYPES, decode_blocks, finite, unsupported_type
 
 _ROPE_FREQUENCIES: Final = "rope_freqs.weight"
 _MAX_ROPE_FREQUENCIES: Final = 4096
+Number = TypeVar("Number", bound=np.generic)
+
 _PERMUTED: Final = (".q_proj.weight", ".q_proj.bias", ".k_proj.weight", ".k_proj.bias")
 
 
@@ -59,9 +68,33 @@ class GgufCheckpoint:
         if stored is None:
             raise absent_tensor(name, self._name)
         weights = _decode(self._file, stored, self._name)
-        if self.config.architecture == "llama" and name.endswith(_PERMUTED):
+        if self._is_permuted(name):
             return undo_permutation(weights, self.config.head_dim)
         return weights
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """See `Checkpoint.formats`."""
+        return {name: tensor.type.name for name, tensor in self._tensors.items()}
+
+    def groups(self, name: str) -> FourBitGroups:
+        """See `Checkpoint.groups`."""
+        stored = self._tensors.get(name)
+        if stored is None or stored.type.name not in GROUP_KINDS:
+            raise absent_groups(name, self._name)
+        raw = np.frombuffer(self._file, np.uint8, stored.size, stored.start)
+        groups = read_groups(raw, stored.type.name, stored.shape[0])
+        for scales in (groups.scales, groups.minimums):
+            if scales is not None:
+                finite(scales.astype(np.float32), name, self._name)
+        if self._is_permuted(name):
+            return arranged(
+                [groups], lambda parts: undo_permutation(parts[0], self.config.head_dim)
+            )
+        return groups
+
+    def _is_permuted(self, name: str) -> bool:
+        return self.config.architecture == "llama" and name.endswith(_PERMUTED)
 
     def __repr__(self) -> str:
         config = self.config
@@ -71,7 +104,7 @@ class GgufCheckpoint:
         )
 
 
-def undo_permutation(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
+def undo_permutation(rows: NDArray[Number], head_dim: int) -> NDArray[Number]:
     """Bring interleaved q or k rows back to rotate-half order.
 
     Within each head, the file holds row i of the first half, then row i of the second half, for

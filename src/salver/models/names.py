@@ -80,6 +80,11 @@ def absent_tensor(name: str, where: str) -> MalformedModel:
     return _fault(where, f"there is no tensor {name!r}", "tensor.missing", name)
 
 
+def absent_groups(name: str, where: str) -> MalformedModel:
+    """The error for a name that is not one of a tensor in 4-bit groups."""
+    return _fault(where, f"tensor {name!r} has no 4-bit groups", "tensor.groups", name)
+
+
 def _layer_tensors(config: ModelConfig) -> dict[str, Shape]:
     hidden, inner = config.hidden_size, config.intermediate_size
     q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim

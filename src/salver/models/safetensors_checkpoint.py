@@ -20,8 +20,15 @@ from salver.errors import MalformedModel
 from salver.models.config import ModelConfig
 from salver.models.fields import Fields
 from salver.models.files import map_file, parse_json, read_json
+from salver.models.groups import FourBitGroups
 from salver.models.hf_config import config_from_json
-from salver.models.names import OUTPUT_HEAD, absent_tensor, check_tensors, expected_tensors
+from salver.models.names import (
+    OUTPUT_HEAD,
+    absent_groups,
+    absent_tensor,
+    check_tensors,
+    expected_tensors,
+)
 from salver.models.weights import SAFETENSORS_TYPES, decode_floats, finite, unsupported_type
 
 MAX_CONFIG_BYTES: Final = 1 << 20
@@ -79,6 +86,15 @@ class SafetensorsCheckpoint:
             raise absent_tensor(name, self._name)
         raw = np.frombuffer(stored.file, np.uint8, stored.end - stored.start, stored.start)
         return finite(decode_floats(raw, stored.dtype, stored.shape), name, self._name)
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """See `Checkpoint.formats`."""
+        return {name: stored.dtype for name, stored in self._stored.items()}
+
+    def groups(self, name: str) -> FourBitGroups:
+        """See `Checkpoint.groups`: these files have none."""
+        raise absent_groups(name, self._name)
 
     def __repr__(self) -> str:
         config = self.config

@@ -1,12 +1,27 @@
 """What outlives a process, in SQL: keys, what tenants have used of their quotas, decisions."""
 
-from salver.state.database import Database, sqlite_url
+from typing import TYPE_CHECKING
+
+from salver.lazy import lazily
 from salver.state.decisions import DecisionLog, DecisionRecord, find_decisions
-from salver.state.keys import KeyRecord, KeySnapshot, KeyStore, split_key
-from salver.state.quotas import LEASE_SECONDS, QuotaStore, Reservation
+from salver.state.key_record import KeyRecord, KeySnapshot, split_key
+
+if TYPE_CHECKING:
+    from salver.state.database import Database, sqlite_url
+    from salver.state.keys import KeyStore
+    from salver.state.quotas import QuotaStore, Reservation
+
+_LATER = {  # a service without tenants does not wait for SQLAlchemy
+    "Database": "database",
+    "KeyStore": "keys",
+    "QuotaStore": "quotas",
+    "Reservation": "quotas",
+    "sqlite_url": "database",
+}
+if not TYPE_CHECKING:
+    __getattr__ = lazily(__name__, _LATER)
 
 __all__ = [
-    "LEASE_SECONDS",
     "Database",
     "DecisionLog",
     "DecisionRecord",

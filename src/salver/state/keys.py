@@ -1,70 +1,25 @@
-"""API keys: made here, shown once, kept as hashes.
-
-A key is `sk-salver-ID-SECRET`. The id is public: it finds the row, and is what people list and
-revoke. The secret is 256 random bits, and only its keyed BLAKE2b hash is stored, the key being the
-id. A fast hash is right here and would be wrong for a password: nobody guesses 256 random bits at
-any speed, so slowness would protect nothing and cost every request. Keying it by the id ties a
-hash to its row, so that it cannot be moved to another tenant's.
+"""API keys: made here, shown once, kept as hashes (see `key_record`).
 
 A gateway keeps all keys in memory and asks the store for one number to learn whether they have
 changed; so an attacker's unknown keys cost no query each.
 """
 
 import base64
-import hashlib
-import hmac
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, Row, insert, select, update
 
 from salver.contract.scope import Scope
 from salver.errors import InvalidValue
 from salver.state.database import Database
+from salver.state.key_record import KeyRecord, KeySnapshot, hash_of
 from salver.state.schema import KEYS, NOTE_CHARS, keys, revisions
 
 PREFIX = "sk-salver-"
 SECRET_BYTES = 32
-_KEY = re.compile(r"sk-salver-([a-z2-7]{16})-([A-Za-z0-9_-]{43})")
 _TENANT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """What the store knows of a key. Instants are Unix seconds; None: never."""
-
-    id: str
-    hash: bytes
-    tenant: str
-    scopes: frozenset[Scope]
-    note: str
-    created: float
-    expires: float | None
-    revoked: float | None
-
-    def matches(self, secret: str) -> bool:
-        """Whether this is the key's secret; takes the same time whether it is or not."""
-        return hmac.compare_digest(self.hash, _hash(self.id, secret))
-
-    def expired(self, now: float) -> bool:
-        return self.expires is not None and now >= self.expires
-
-
-@dataclass(frozen=True, slots=True)
-class KeySnapshot:
-    """Every key of the store by its id, at one revision; `now` is the store's clock."""
-
-    revision: int
-    now: float
-    records: Mapping[str, KeyRecord]
-
-
-def split_key(text: str) -> tuple[str, str] | None:
-    """The id and the secret of a key, or None if it has not the form of one."""
-    found = _KEY.fullmatch(text)
-    return (found[1], found[2]) if found else None
 
 
 class KeyStore:
@@ -93,7 +48,7 @@ class KeyStore:
             now = self._database.now(connection)
             expires = None if lifetime_seconds is None else now + lifetime_seconds
             record = KeyRecord(
-                key_id, _hash(key_id, secret), tenant, scopes, note, now, expires, None
+                key_id, hash_of(key_id, secret), tenant, scopes, note, now, expires, None
             )
             connection.execute(insert(keys).values(_row(record)))
             _bump(connection)
@@ -137,10 +92,6 @@ class KeyStore:
                 return KeySnapshot(revision, now, known.records)
             records = {row.id: _record(row) for row in connection.execute(select(keys))}
         return KeySnapshot(revision, now, records)
-
-
-def _hash(key_id: str, secret: str) -> bytes:
-    return hashlib.blake2b(secret.encode(), key=key_id.encode(), digest_size=32).digest()
 
 
 def _check(tenant: str, scopes: frozenset[Scope], note: str) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from salver.contract import Decision
 from salver.flow.quota import (
+    LEASE_SECONDS,
     Quota,
     Spent,
     Standing,
@@ -23,8 +24,6 @@ from salver.flow.quota import (
 )
 from salver.state.database import Database
 from salver.state.schema import accounts, reservations, usage
-
-LEASE_SECONDS = 60.0
 
 _OPEN_ACCOUNT = text(
     "INSERT INTO salver_accounts (account) VALUES (:account) ON CONFLICT DO NOTHING"

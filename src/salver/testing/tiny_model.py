@@ -1,9 +1,12 @@
 """A random model, small enough to run thousands of steps in a test."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
-from salver.models import ModelConfig, RopeConfig, expected_tensors
+from salver.errors import MalformedModel
+from salver.models import FourBitGroups, ModelConfig, RopeConfig, expected_tensors
 
 
 def tiny_config(
@@ -57,6 +60,13 @@ class TinyCheckpoint:
     @property
     def config(self) -> ModelConfig:
         return self._config
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        return dict.fromkeys(self._tensors, "F32")
+
+    def groups(self, name: str) -> FourBitGroups:
+        raise MalformedModel(f"{name} has no 4-bit groups")
 
     def tensor(self, name: str) -> NDArray[np.float32]:
         return self._tensors[name]

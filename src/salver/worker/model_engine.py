@@ -31,6 +31,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
     plan = plan_memory(
         checkpoint.config,
         spec.runner,
+        formats=checkpoint.formats,
         memory_bytes=spec.memory_bytes,
         threads=spec.threads,
         max_batch_tokens=spec.max_batch_tokens,

@@ -4,12 +4,14 @@
 is chosen.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 
 from salver.engine.plan import ModelRunner
 from salver.engine.runners.kept_weights import KeptWeights
+from salver.engine.runners.matrices import layer_kinds
 from salver.engine.runners.step_memory import native_step_bytes, step_bytes
 from salver.models.checkpoint import Checkpoint
 from salver.models.config import ModelConfig
@@ -28,6 +30,9 @@ class RunnerKind(StrEnum):
     NATIVE_W8A16_INT8 = "native/w8a16/int8"
     NATIVE_W8A8_INT8 = "native/w8a8/int8"
     NATIVE_BF16_INT8 = "native/bf16/int8"
+    NATIVE_BF16_F32 = "native/bf16/f32"
+    NATIVE_Q4 = "native/q4/bf16"
+    NATIVE_Q4_INT8 = "native/q4/int8"
 
     @property
     def is_native(self) -> bool:
@@ -44,7 +49,8 @@ class RunnerKind(StrEnum):
     @property
     def packing(self) -> str:
         """What its packed weights are called: precisions that share the bytes share the name."""
-        return "native-bf16" if self.precision == "bf16" else "native-int8"
+        shared = {"w8a16": "int8", "w8a8": "int8"}
+        return f"native-{shared.get(self.precision, self.precision)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +71,17 @@ def native_is_built() -> bool:
 def runner_needs(
     kind: RunnerKind,
     config: ModelConfig,
+    formats: Mapping[str, str],
     *,
     threads: int,
     max_batch_tokens: int,
     max_context_tokens: int,
 ) -> RunnerNeeds:
-    """What a runner of this kind takes for this model."""
+    """What a runner of this kind takes for a model whose file has these formats.
+
+    Raises:
+        UnsupportedModel: it computes with 4-bit groups, and the file has none.
+    """
     if kind.is_native:
         from salver.engine.runners.native_weights import (
             BLOCK_TOKENS,
@@ -79,7 +90,11 @@ def runner_needs(
         )
 
         return RunnerNeeds(
-            weights_bytes=weight_bytes(config, int8=kind.precision != "bf16"),
+            weights_bytes=weight_bytes(
+                config,
+                layer_kinds(config, formats, kind.precision),
+                int8=kind.precision != "bf16",
+            ),
             step_bytes=native_step_bytes(
                 config,
                 threads=threads,
@@ -126,6 +141,7 @@ def open_runner(
 
     Raises:
         MalformedModel: a tensor is absent or cannot be decoded.
+        UnsupportedModel: the runner computes with 4-bit groups, and the file has none.
     """
     if kind.is_native:
         from salver.engine.runners.native_runner import NativeRunner

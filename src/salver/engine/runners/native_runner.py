@@ -17,6 +17,7 @@ from salver.contract import TokenLogprobs
 from salver.engine.plan import ModelRunnerOutput, ScheduledSequence, SchedulerOutput
 from salver.engine.runners.kept_weights import KeptWeights
 from salver.engine.runners.linear import Floats
+from salver.engine.runners.matrices import MATRICES, LayerKinds, layer_kinds
 from salver.engine.runners.native_rows import NativeRows
 from salver.engine.runners.native_weights import give_rotary, give_weights, sections_of
 from salver.engine.runners.read_out import LogitRow, collect, settle, wanted_rows
@@ -36,14 +37,15 @@ class NativeRunner:
         checkpoint: read once, here; not kept.
         num_blocks: blocks in the KV pool, of BLOCK_TOKENS tokens.
         max_batch_tokens: the most a step may hold.
-        precision: `w8a16`, `w8a8` or `bf16`.
+        precision: `w8a16`, `w8a8`, `bf16` or `q4`.
         threads: how many compute a step together; bits do not depend on it.
-        kv_cache: `bf16` or `int8`, in any of them.
+        kv_cache: `bf16` or `int8`, in any of them; `f32` beside `bf16` weights rounds nothing else.
         isa: a path of `_native.available_isas()`; None takes the fastest.
         kept: has the packed weights from an earlier start, or keeps them for the next one.
 
     Raises:
         MalformedModel: a tensor that the config calls for is absent or cannot be decoded.
+        UnsupportedModel: `q4`, and the file has no 4-bit groups.
         ValueError: the core does not have this shape, precision or path.
     """
 
@@ -73,7 +75,8 @@ class NativeRunner:
             kv_cache=kv_cache,
             isa=isa or _native.available_isas()[-1],
         )
-        self._core = _loaded(new_core, checkpoint, kept, threads)
+        kinds = layer_kinds(checkpoint.config, checkpoint.formats, precision)
+        self._core = _loaded(new_core, checkpoint, kinds, kept, threads)
         give_rotary(self._core, checkpoint.config, num_blocks * self.block_size)
 
     def execute(self, plan: SchedulerOutput) -> ModelRunnerOutput:
@@ -119,17 +122,19 @@ class NativeRunner:
 def _loaded(
     new_core: Callable[[], _native.Model],
     checkpoint: Checkpoint,
+    kinds: LayerKinds,
     kept: KeptWeights | None,
     threads: int,
 ) -> _native.Model:
     """A core with its weights: as they were kept, or else packed now."""
     if kept:
         core = new_core()
-        core.reserve(qk_norm=checkpoint.config.qk_norm)
+        lines = [tuple(layer.get(name, "none") for name in MATRICES) for layer in kinds]
+        core.reserve(qk_norm=checkpoint.config.qk_norm, groups=lines if any(kinds) else [])
         if kept.fill(sections_of(core)):
             return core
     core = new_core()  # a new one: what could not be filled is given back
-    give_weights(core, checkpoint, threads=threads)
+    give_weights(core, checkpoint, kinds, threads=threads)
     if kept:
         kept.keep(sections_of(core))
     return core

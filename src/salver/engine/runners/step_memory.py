@@ -29,8 +29,8 @@ def native_step_bytes(
 ) -> int:
     """An upper bound on the native core's buffers, and on the logits that leave it.
 
-    Per token: the residual, the projections, what attention mixes, the gated layer, two bytes for
-    each number of the widest row that a product reads, and the queries; rows padded to tiles of 32.
+    Per token: the residual, the projections, what attention mixes, the gated layer, up to four bytes
+    for each number of the widest row that a product reads, and the queries; rows padded to tiles of 32.
     Then what threads that share long contexts leave to be merged: of up to four tiles of 16 rows each,
     a head and a vector for every 128 keys.
     """

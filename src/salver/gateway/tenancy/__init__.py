@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from salver.clock import Clock
 from salver.contract import StateAway, Tenant, WithoutState
@@ -10,8 +11,10 @@ from salver.gateway.tenancy.door import Caller, Door, KeyedDoor, OpenDoor
 from salver.gateway.tenancy.key_ring import KeyRing
 from salver.gateway.tenancy.quotas import Charge, NoQuotas, Quotas, StoredQuotas, quota_headers
 from salver.gateway.tenancy.store_threads import StoreThreads
-from salver.state import Database, KeyStore, QuotaStore
 from salver.telemetry import Observer
+
+if TYPE_CHECKING:
+    from salver.state import Database
 
 __all__ = [
     "Caller",
@@ -33,15 +36,19 @@ class Tenancy:
     deployment: str
     tenants: Sequence[Tenant]
     away: StateAway
-    database: Database
+    database: "Database"
     threads: StoreThreads
 
     def door(self, clock: Clock) -> Door:
+        from salver.state import KeyStore
+
         fail_open = self.away.authentication is WithoutState.FAIL_OPEN
         ring = KeyRing(KeyStore(self.database), self.threads, clock, fail_open=fail_open)
         return KeyedDoor([tenant.name for tenant in self.tenants], ring)
 
     def quotas(self, observe: Observer) -> Quotas:
+        from salver.state import QuotaStore
+
         store = QuotaStore(self.database, self.deployment)
         bounds = {tenant.name: _quota(tenant) for tenant in self.tenants}
         return StoredQuotas(store, self.threads, bounds, self.away, observe)

@@ -9,11 +9,15 @@ seen valid are still taken.
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from salver.clock import Clock
 from salver.errors import StateUnavailable
 from salver.gateway.tenancy.store_threads import StoreThreads
-from salver.state import KeyRecord, KeySnapshot, KeyStore
+from salver.state import KeyRecord, KeySnapshot
+
+if TYPE_CHECKING:
+    from salver.state import KeyStore
 
 REFRESH_SECONDS = 1.0
 UNKNOWN_SECONDS = 0.1  # an id that the ring does not have may be newer than the ring
@@ -25,7 +29,7 @@ class KeyRing:
     """Finds keys by id. `fail_open` goes on with the last snapshot while the store is away."""
 
     def __init__(
-        self, store: KeyStore, threads: StoreThreads, clock: Clock, *, fail_open: bool
+        self, store: "KeyStore", threads: StoreThreads, clock: Clock, *, fail_open: bool
     ) -> None:
         self._store = store
         self._threads = threads

@@ -9,14 +9,16 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from salver.contract import Decision, StateAway, WithoutState
 from salver.errors import Refused, StateUnavailable
-from salver.flow.quota import Allowance, Quota, Standing
+from salver.flow.quota import LEASE_SECONDS, Allowance, Quota, Standing
 from salver.gateway.tenancy.store_threads import StoreThreads
-from salver.state import LEASE_SECONDS, QuotaStore, Reservation
 from salver.telemetry import Observer, QuotaUnchecked
+
+if TYPE_CHECKING:
+    from salver.state import QuotaStore, Reservation
 
 logger = logging.getLogger("salver.gateway")
 
@@ -59,7 +61,7 @@ class StoredQuotas:
 
     def __init__(
         self,
-        store: QuotaStore,
+        store: "QuotaStore",
         threads: StoreThreads,
         quotas: Mapping[str, Quota],
         away: StateAway,
@@ -86,7 +88,7 @@ class StoredQuotas:
             renewing.cancel()
             self._settle(reservation, charge.used)
 
-    async def _reserve(self, charge: Charge, quota: Quota) -> Reservation | None:
+    async def _reserve(self, charge: Charge, quota: Quota) -> "Reservation | None":
         """None where the store is away and every limiter of the tenant fails open."""
         try:
             reserved = await self._threads.run(
@@ -110,14 +112,14 @@ class StoredQuotas:
                     value=WithoutState.FAIL_CLOSED.value,
                 ) from error
 
-    def _give_back(self, reserved: Reservation | Decision) -> None:
-        if isinstance(reserved, Reservation):
+    def _give_back(self, reserved: "Reservation | Decision") -> None:
+        if not isinstance(reserved, Decision):
             self._settle(reserved, 0)
 
-    def _settle(self, reservation: Reservation, used: int) -> None:
+    def _settle(self, reservation: "Reservation", used: int) -> None:
         self._threads.later(lambda: self._store.settle(reservation, used))
 
-    async def _renew(self, reservation: Reservation) -> None:
+    async def _renew(self, reservation: "Reservation") -> None:
         """Keep the lease of a call that runs for long; one third of it may fail."""
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
