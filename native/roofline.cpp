@@ -91,12 +91,12 @@ struct Operands {
         encoding(how) {
     for (int token = 0; token < kTokens; ++token) {
       std::uint8_t* row = rows.as<std::uint8_t>() + row_offset(token * rows_per_token(how), stride);
-      scales[token] = kernels.encode(values.data(), kInputs, how, row);
+      scales[token] = kernels.encode(values.data(), kInputs, how, row, nullptr);
     }
   }
 
   void multiply(const Kernels& kernels) const {
-    const EncodedRows encoded = {rows.as<std::uint8_t>(), stride, scales.data(), kTokens, encoding};
+    const EncodedRows encoded = {rows.as<std::uint8_t>(), stride, scales.data(), kTokens, encoding, nullptr, 0};
     kernels.product(weights.view(), encoded, {results.as<float>(), kChannels, Epilogue::store}, 0, weights.panels());
   }
 };
