@@ -16,6 +16,7 @@
 #include "isa.h"
 #include "model.h"
 #include "probe.h"
+#include "roofline.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -279,6 +280,27 @@ void draw(const std::string& isa, const FloatsOut& logits, const DrawArrays& ask
   }
 }
 
+void check_measuring(int threads, double seconds) {
+  require(threads > 0 && threads <= 1024, "threads are 1 to 1024");
+  require(seconds >= 0 && seconds <= 60, "seconds are 0 to 60");
+}
+
+double measured_reading(int threads, std::size_t bytes, double seconds) {
+  check_measuring(threads, seconds);
+  require(bytes >= std::size_t(threads) * 256, "bytes are at least 256 per thread");
+  const nb::gil_scoped_release released;
+  return read_rate(threads, bytes, seconds);
+}
+
+double measured_products(const std::string& isa, const std::string& precision, int threads, double seconds) {
+  check_measuring(threads, seconds);
+  const Kernels& kernels = kernels_for(isa);
+  const Encoding encoding = encoding_named(precision);
+  require(encoding != Encoding::groups, "q4 has no rate of its own: its products are int8");
+  const nb::gil_scoped_release released;
+  return matrix_rate(kernels, encoding, threads, seconds);
+}
+
 // (name, type of the elements, bytes) of every section; the arrays write through, and keep the model.
 nb::list sections_of(nb::handle self) {
   nb::list listed;
@@ -333,6 +355,8 @@ NB_MODULE(_native, m) {
            "top_logprobs"_a);
   m.def("draw", &draw, "isa"_a, "logits"_a, "asked"_a);
   m.def("best", &best, "isa"_a, "x"_a);
+  m.def("read_rate", &measured_reading, nb::kw_only(), "threads"_a, "bytes"_a, "seconds"_a);
+  m.def("matrix_rate", &measured_products, "isa"_a, "precision"_a, nb::kw_only(), "threads"_a, "seconds"_a);
   nb::class_<GroupedArray>(m, "GroupedArray")
       .def(nb::init<const std::string&, GroupedArray::Bytes, GroupedArray::Halves, std::optional<GroupedArray::Halves>,
                     std::optional<GroupedArray::Bytes>, std::optional<GroupedArray::Bytes>>(),

@@ -47,7 +47,8 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     load_average = os.getloadavg()[0]
     quiet = Quiet(options.wait)
-    measured = machine.measure(quiet)
+    model = Weights.of(open_checkpoint(place.model(GGUF)).config)
+    measured = machine.measure(quiet, model.sizes())
     settings = Options(
         rounds=options.rounds,
         starts=options.starts,
@@ -63,8 +64,8 @@ def main() -> int:
             tournament.measure(point)
     Report(
         command=shlex.join(["python", *sys.argv]),
-        machine=measured.at_best(machine.measure(quiet)),
-        model=Weights.of(open_checkpoint(place.model(GGUF)).config),
+        machine=measured.at_best(machine.measure(quiet, model.sizes())),
+        model=model,
         load_average=load_average,
         rounds=options.rounds,
         points=points,

@@ -1,32 +1,40 @@
-"""The machine that the numbers belong to: what it is, how fast it reads and multiplies."""
+"""The machine that the numbers belong to: what it is, how fast it reads and multiplies.
 
-import time
-from dataclasses import dataclass, replace
+Both are measured through the native core, as `salver doctor` does, on all cores.
+"""
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, field, replace
+
 from quiet import Quiet
 
-from salver.cli.machine import Machine, read_bandwidth, this_machine
+from salver.cli.machine import Machine, this_machine
+from salver.engine.runners.choice import native_is_built
 
-_SIDE = 2048
-_TRIES = 5
+Rates = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """`bandwidth` in bytes/s read on all cores; `matrix_rate` in float32 operations/s, NumPy's."""
+    """`bandwidth` in bytes/s from memory; `reading` the same over a buffer as large as a format's
+    weights, by format; `products` in operations/s, by the type multiplied (`int8`, `bf16`).
+
+    Without the native core nothing is measured: zero, and empty.
+    """
 
     machine: Machine
-    bandwidth: float
-    matrix_rate: float
+    bandwidth: float = 0.0
+    reading: Rates = field(default_factory=dict)
+    products: Rates = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         machine = self.machine
+        reading = ", ".join(f"{rate / 1e9:.1f} over {each}" for each, rate in self.reading.items())
+        products = ", ".join(f"{each} {rate / 1e9:,.0f}" for each, rate in self.products.items())
         return [
             f"{machine.cpu}, {machine.cores} cores, {' '.join(machine.isa)}",
-            f"read bandwidth {self.bandwidth / 1e9:.1f} GB/s, "
-            f"float32 matrix rate {self.matrix_rate / 1e9:.0f} GFLOP/s (NumPy), both on all cores",
+            f"read bandwidth {self.bandwidth / 1e9:.1f} GB/s from memory; over a buffer as large as "
+            f"the weights that a token meets: {reading or 'not measured'}",
+            f"products in Gop/s: {products or 'not measured: this build has no native core'}",
         ]
 
     def at_best(self, other: "Measured") -> "Measured":
@@ -34,24 +42,29 @@ class Measured:
         return replace(
             self,
             bandwidth=max(self.bandwidth, other.bandwidth),
-            matrix_rate=max(self.matrix_rate, other.matrix_rate),
+            reading=_higher(self.reading, other.reading),
+            products=_higher(self.products, other.products),
         )
 
 
-def measure(quiet: Quiet) -> Measured:
-    """Measure when nobody else computes, as far as `quiet` can wait for that."""
-    quiet.wait()
+def measure(quiet: Quiet, weights: dict[str, float]) -> Measured:
+    """Measure when nobody else computes, as far as `quiet` can wait for that.
+
+    `weights` are the bytes that each format's weights take, of those that one token meets.
+    """
     machine = this_machine()
-    return Measured(machine, read_bandwidth(machine), _matrix_rate())
+    if not native_is_built():
+        return Measured(machine)
+    from salver.engine.runners.rates import matrix_rate, read_rate
+
+    quiet.wait()
+    return Measured(
+        machine,
+        read_rate(machine.cores),
+        {each: read_rate(machine.cores, int(size)) for each, size in weights.items()},
+        {each: matrix_rate(each, machine.cores) for each in ("int8", "bf16")},
+    )
 
 
-def _matrix_rate() -> float:
-    """Best of a few products of two square matrices; a multiply and an add are two operations."""
-    matrix = np.ones((_SIDE, _SIDE), np.float32)
-    return max(2 * _SIDE**3 / _seconds(matrix) for _ in range(_TRIES))
-
-
-def _seconds(matrix: NDArray[np.float32]) -> float:
-    began = time.perf_counter()
-    np.matmul(matrix, matrix)
-    return time.perf_counter() - began
+def _higher(one: Rates, other: Rates) -> Rates:
+    return {each: max(rate, other.get(each, rate)) for each, rate in one.items()}

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
-from servers import NAME, Server, ServerFailed, servers
+from servers import NAME, Server, ServerFailed, select, servers
 
 from salver.bench.measure import Measurement, measure
 from salver.bench.results import Results, of_points
@@ -33,7 +33,14 @@ def main() -> int:
     options = parse()
     place = locate(options.peers, options.contract)
     found, missing = servers(place, options.contract)
-    chosen = [one for one in found if options.only is None or one.name in options.only]
+    try:
+        chosen = select(found, missing, options.only)
+    except ServerFailed as failed:
+        print(failed, file=sys.stderr)
+        return 2
+    failures = (
+        [] if options.only else [f"{name} was skipped: {why}" for name, why in missing.items()]
+    )
     mixes = options.mixes or sorted(MIXES.glob("*.yaml"))
     workloads = [open_workload(path, options.data) for path in mixes]
     options.output.mkdir(parents=True, exist_ok=True)
@@ -47,8 +54,8 @@ def main() -> int:
                     rows.append(row)
                     print(results.text, flush=True)
         except ServerFailed as failed:
-            missing.append(str(failed))
-    text = report(rows, workloads, missing)
+            failures.append(str(failed))
+    text = report(rows, workloads, failures)
     (options.output / "report.md").write_text(text)
     print(text)
     return 0
@@ -100,7 +107,7 @@ def row_of(workload: Workload, server: Server, point: Point) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def report(rows: list[str], workloads: list[Workload], missing: list[str]) -> str:
+def report(rows: list[str], workloads: list[Workload], failures: list[str]) -> str:
     head = "| mix | server | offered | goodput (95% interval) | TTFT p50, p95 | TPOT p50, p95 | tokens/s | endings |\n"
     lines = [
         f"# Serving, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n",
@@ -108,7 +115,7 @@ def report(rows: list[str], workloads: list[Workload], missing: list[str]) -> st
         head + "|" + " --- |" * 8 + "\n" + "".join(rows),
     ]
     lines += [f"- {one.mix.name}: {_about(one)}" for one in workloads]
-    lines += [f"- {line}" for line in missing]
+    lines += [f"- {line}" for line in failures]
     return "\n".join(lines) + "\n"
 
 

@@ -19,7 +19,7 @@ def main(port: str, model: str) -> None:
     parameters.cpuparams_batch.n_threads = os.cpu_count()
     parameters.cont_batching = True
     parameters.n_gpu_layers = 0
-    parameters.hostname = "127.0.0.1"
+    parameters.hostnames = ["127.0.0.1"]
     parameters.port = int(port)
     server = xllamacpp.Server(parameters)
     print(server.listening_address, flush=True)

@@ -1,16 +1,17 @@
 """The thinnest honest server over OpenVINO GenAI's continuous batching: PORT MODEL_DIRECTORY.
 
 Its package has no HTTP server (that is OpenVINO Model Server, another product). This one reads a
-completion, hands it to the pipeline's own scheduler, and writes an event per token; one thread steps
-the pipeline while there is work. Tokens are turned into text one by one by the pipeline's tokenizer.
+completion, hands it to the pipeline's own scheduler, and writes an event per token. The pipeline
+steps in a process of its own, since `step()` keeps Python's lock until it returns: an event loop
+beside it would take one turn per step. Tokens become text one by one, by the pipeline's tokenizer.
 """
 
 import asyncio
 import json
+import multiprocessing
 import os
-import queue
 import sys
-import threading
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -20,58 +21,77 @@ import openvino_genai
 KV_CACHE_GB = 2
 
 
+def step_for_ever(pipe, model):
+    """The pipeline's process: (name, ids, max_tokens) in; per step a list of (name, tokens, ended)."""
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.cache_size = KV_CACHE_GB
+    scheduler.max_num_seqs = 64
+    scheduler.max_num_batched_tokens = 512
+    scheduler.dynamic_split_fuse = True
+    scheduler.enable_prefix_caching = True
+    properties = {
+        "INFERENCE_NUM_THREADS": os.cpu_count(),
+        "NUM_STREAMS": "1",
+        "CACHE_DIR": str(Path(model) / "cache"),
+    }
+    pipeline = openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
+    pipe.send("ready")
+    running = {}
+    while True:
+        while not running or pipe.poll():
+            name, ids, max_tokens = pipe.recv()
+            config = openvino_genai.GenerationConfig()
+            config.max_new_tokens, config.ignore_eos, config.do_sample = max_tokens, True, False
+            running[name] = pipeline.add_request(name, openvino.Tensor(ids), config)
+        pipeline.step()
+        told = [(name, *drained(handle)) for name, handle in running.items()]
+        pipe.send([one for one in told if one[1] or one[2]])
+        for name, _, ended in told:
+            if ended:
+                del running[name]
+
+
+def drained(handle):
+    tokens = []
+    while handle.can_read():
+        for output in handle.read().values():
+            tokens.extend(output.generated_ids)
+    return tokens, handle.get_status() != openvino_genai.GenerationStatus.RUNNING
+
+
 class Pipeline:
-    """Requests in from any thread; `deliver(token)` and `deliver(None)` out, on the step thread."""
+    """The pipeline's process seen from the event loop."""
 
     def __init__(self, model):
-        scheduler = openvino_genai.SchedulerConfig()
-        scheduler.cache_size = KV_CACHE_GB
-        scheduler.max_num_seqs = 64
-        scheduler.max_num_batched_tokens = 512
-        scheduler.dynamic_split_fuse = True
-        scheduler.enable_prefix_caching = True
-        properties = {
-            "INFERENCE_NUM_THREADS": os.cpu_count(),
-            "NUM_STREAMS": "1",
-            "CACHE_DIR": str(Path(model) / "cache"),
-        }
-        self._pipeline = openvino_genai.ContinuousBatchingPipeline(
-            model, scheduler, "CPU", properties
-        )
-        self.tokenizer = self._pipeline.get_tokenizer()
-        self._new = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        spawn.Process(target=step_for_ever, args=(theirs, model), daemon=True).start()
+        theirs.close()
+        self.tokenizer = openvino_genai.Tokenizer(model)
+        self._names, self._waiting = count(), {}
+        self._pipe.recv()
 
-    def submit(self, ids, max_tokens, deliver):
-        self._new.put((ids, max_tokens, deliver))
+    def listen(self, loop):
+        loop.add_reader(self._pipe.fileno(), self._hear)
 
-    def _work(self):
-        running, names = [], 0
-        while True:
-            while not running or not self._new.empty():
-                ids, max_tokens, deliver = self._new.get()
-                config = openvino_genai.GenerationConfig()
-                config.max_new_tokens, config.ignore_eos, config.do_sample = max_tokens, True, False
-                handle = self._pipeline.add_request(names, openvino.Tensor(ids), config)
-                names += 1
-                running.append((handle, deliver))
-            self._pipeline.step()
-            running = [pair for pair in running if self._drain(*pair)]
+    def submit(self, ids, max_tokens):
+        """A queue of lists of tokens, and None at the end."""
+        name, tokens = next(self._names), asyncio.Queue()
+        self._waiting[name] = tokens
+        self._pipe.send((name, ids, max_tokens))
+        return tokens
 
-    @staticmethod
-    def _drain(handle, deliver):
-        while handle.can_read():
-            for output in handle.read().values():
-                for token in output.generated_ids:
-                    deliver(token)
-        if handle.get_status() == openvino_genai.GenerationStatus.RUNNING:
-            return True
-        deliver(None)
-        return False
+    def _hear(self):
+        for name, tokens, ended in self._pipe.recv():
+            queue = self._waiting[name]
+            if tokens:
+                queue.put_nowait(tokens)
+            if ended:
+                queue.put_nowait(None)
+                del self._waiting[name]
 
 
 async def answer(pipeline, reader, writer):
-    loop = asyncio.get_running_loop()
     try:
         while line := await reader.readline():
             length = 0
@@ -82,14 +102,8 @@ async def answer(pipeline, reader, writer):
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
                 continue
             body = json.loads(await reader.readexactly(length))
-            tokens = asyncio.Queue()
             ids = ids_of(pipeline, body["prompt"])
-            pipeline.submit(
-                ids,
-                body["max_tokens"],
-                lambda token, put=tokens.put_nowait: loop.call_soon_threadsafe(put, token),
-            )
-            await stream(pipeline, tokens, ids.shape[1], writer)
+            await stream(pipeline, pipeline.submit(ids, body["max_tokens"]), ids.shape[1], writer)
     except ConnectionError:
         pass
     finally:
@@ -106,14 +120,15 @@ async def stream(pipeline, tokens, prompt_tokens, writer):
     writer.write(
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     )
-    count = 0
-    while (token := await tokens.get()) is not None:
-        count += 1
-        text = pipeline.tokenizer.decode([token])
-        event(writer, {"choices": [{"index": 0, "text": text, "finish_reason": None}]})
+    told = 0
+    while (new := await tokens.get()) is not None:
+        for token in new:
+            told += 1
+            text = pipeline.tokenizer.decode([token])
+            event(writer, {"choices": [{"index": 0, "text": text, "finish_reason": None}]})
         await writer.drain()
     event(writer, {"choices": [{"index": 0, "text": "", "finish_reason": "length"}]})
-    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": count}
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": told}
     event(writer, {"choices": [], "usage": usage})
     event(writer, "[DONE]")
     writer.write(b"0\r\n\r\n")
@@ -127,6 +142,7 @@ def event(writer, value):
 
 async def main(port, model):
     pipeline = Pipeline(model)
+    pipeline.listen(asyncio.get_running_loop())
 
     async def serve(reader, writer):
         await answer(pipeline, reader, writer)
@@ -135,4 +151,5 @@ async def main(port, model):
     await server.serve_forever()
 
 
-asyncio.run(main(*sys.argv[1:]))
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ NAME = "smollm2"
 
 
 class ServerFailed(Exception):
-    """A server ended before it was ready, or took too long."""
+    """A server is not there, ended before it was ready, or took too long."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,36 @@ class Server:
             _end(process)
 
 
-def servers(place: Place, contract: Path) -> tuple[list[Server], list[str]]:
-    """Those that can be started here, and a line for each that cannot."""
-    ours = Server(
-        "salver",
-        "8-bit",
-        (sys.executable, "-m", "salver.cli", "serve", str(contract), "--port", "{port}"),
-        "/ready",
-    )
-    found, missing = [ours], []
+def salver_server(contract: Path) -> Server:
+    """Salver under a contract."""
+    command = (sys.executable, "-m", "salver.cli", "serve", str(contract), "--port", "{port}")
+    return Server("salver", "8-bit", command, "/ready")
+
+
+def servers(place: Place, contract: Path) -> tuple[list[Server], dict[str, str]]:
+    """Those that can be started here, and for each that cannot its name and why."""
+    found, missing = [salver_server(contract)], {}
     for peer in PEERS:
         for server in _of_peer(place, peer.name):
             if place.ready(peer).exists() and Path(server.command[-1]).exists():
                 found.append(server)
             else:
-                missing.append(f"{server.name} was skipped: not installed in {place.root}")
+                missing[server.name] = f"not installed in {place.root}"
     return found, missing
+
+
+def select(
+    found: Sequence[Server], missing: Mapping[str, str], names: Sequence[str] | None
+) -> list[Server]:
+    """The servers of these names, all that were found if None. Raises ServerFailed."""
+    by_name = {server.name: server for server in found}
+    for name in names or ():
+        if name not in by_name:
+            known = ", ".join((*by_name, *missing))
+            raise ServerFailed(
+                f"{name}: {missing.get(name, f'no server is called that; there are {known}')}"
+            )
+    return list(found) if names is None else [by_name[name] for name in dict.fromkeys(names)]
 
 
 def _of_peer(place: Place, name: str) -> list[Server]:

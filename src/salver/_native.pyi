@@ -64,6 +64,15 @@ class GroupedArray:
         inner_minimums: NDArray[np.uint8] | None,
     ) -> None: ...
 
+def read_rate(*, threads: int, bytes: int, seconds: float) -> float:  # noqa: A002 - the core's name
+    """Bytes per second that threads read of a buffer of that size, the best sweep of `seconds`."""
+
+def matrix_rate(isa: str, precision: str, *, threads: int, seconds: float) -> float:
+    """Operations per second of the product kernel over operands in the nearest caches.
+
+    A multiply and an add are two; the two rows of a `w8a16` token count both.
+    """
+
 class DrawArrays:
     """What rows ask of the sampler; `native/draw_arrays.h` says what each array holds.
 

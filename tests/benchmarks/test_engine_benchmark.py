@@ -139,7 +139,7 @@ def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
         tournament.start()
         for point in points:
             tournament.measure(point)
-    machine = bench.machine.Measured(bench.machine.this_machine(), 1e9, 1e9)
+    machine = bench.machine.Measured(bench.machine.this_machine(), 1e9, {"f32": 1e9})
     report = bench.report.Report(
         command="bench",
         machine=machine,
@@ -166,6 +166,7 @@ def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
     markdown = (tmp_path / "report.md").read_text()
     assert "| ours | f32 |" in markdown
     assert "x peer" in markdown
+    assert "| not measured |" in markdown  # nothing here multiplies float32 by itself
     assert "<svg" in (tmp_path / "report.svg").read_text()
     runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     of_peer = [run for run in runs if run["contender"] == "peer" and run["point"] == "decode_1"]

@@ -2,25 +2,46 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from salver.cli import fit
 from salver.cli import machine as machines
 from salver.cli.app import run
 from salver.cli.exits import Exit
-from salver.cli.machine import MATTERING_FLAGS, Machine, read_bandwidth, this_machine
+from salver.cli.machine import MATTERING_FLAGS, this_machine
+from salver.engine.runners import choice
+from salver.engine.runners.choice import native_is_built
+
+NATIVE = "native, quantization: w8a8, kv_cache: bf16"
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure over little memory: the value does not matter here."""
+    """Measure over little memory and for no time: the values do not matter here."""
+    if native_is_built():
+        from salver.cli import roofline
+        from salver.engine.runners import rates
 
-    def quick(machine: Machine) -> float:
-        return read_bandwidth(machine, total_bytes=2**20)
+        def read_rate(threads: int, total_bytes: int = 2**20) -> float:
+            return measured_reading(threads, total_bytes, seconds=0.0)
 
-    monkeypatch.setattr(machines, "read_bandwidth", quick)
+        measured_reading = rates.read_rate
+        monkeypatch.setattr(rates, "read_rate", read_rate)
+        monkeypatch.setattr(rates, "matrix_rate", partial(rates.matrix_rate, seconds=0.0))
+        monkeypatch.setattr(roofline, "TRIAL_SECONDS", 0.0)
+
+
+@pytest.fixture
+def _no_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "native_is_built", lambda: False)
+    monkeypatch.setattr(fit, "native_is_built", lambda: False)
+
+
+needs_core = pytest.mark.skipif(not native_is_built(), reason="needs the native core")
 
 
 def doctor(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
@@ -33,22 +54,64 @@ def test_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["machine"]["cores"] >= 1
     assert found["machine"]["memory_total"] >= found["machine"]["memory_available"] > 0
     assert set(found["machine"]["isa"]) <= set(MATTERING_FLAGS)
-    assert found["read_bandwidth_bytes_per_second"] > 0
     assert found["fits"] is None
+    assert found["roofline"] is None
+
+
+@needs_core
+def test_its_rates(capsys: pytest.CaptureFixture[str]) -> None:
+    rates = doctor(capsys)["rates"]
+    assert rates["threads"] == this_machine().cores
+    assert all(rates[name] > 0 for name in ("read_by_one", "read", "int8", "bf16"))
+
+
+@pytest.mark.usefixtures("_no_core")
+def test_without_the_native_core(capsys: pytest.CaptureFixture[str], tiny_gguf: Path) -> None:
+    assert doctor(capsys)["rates"] is None
+    assert run(["doctor", str(tiny_gguf)]) == 0
+    out = capsys.readouterr().out
+    assert "install a C++20 compiler" in out
+    assert "native core" in out
+    assert "GB/s" not in out
 
 
 def test_a_model_file(capsys: pytest.CaptureFixture[str], tiny_gguf: Path) -> None:
     found = doctor(capsys, tiny_gguf)
     assert found["fits"] is True
     assert found["memory"]["kv_tokens"] > 0
-    bound = found["read_bandwidth_bytes_per_second"] / found["memory"]["weights_bytes"]
-    assert found["decode_bound_tokens_per_second"] == pytest.approx(bound)
+
+
+@needs_core
+def test_the_roofline_of_a_model(capsys: pytest.CaptureFixture[str], tiny_gguf: Path) -> None:
+    found = doctor(capsys, tiny_gguf)["roofline"]
+    assert found["runner"] == "native/w8a16/bf16"
+    names = [point["name"] for point in found["points"]]
+    assert names == ["decode at 1", "decode at 8", "decode at 32", "prefill 8 x 32"]
+    for point in found["points"]:
+        assert point["streamed_bytes"] > found["weights_bytes_per_step"]
+        assert point["tokens_per_second_reached"] > 0
+        share = point["tokens_per_second_reached"] / point["tokens_per_second_at_most"]
+        assert point["share"] == pytest.approx(share)
+        assert point["bound"] in ("bandwidth", "matrix rate")
+
+
+@needs_core
+def test_loads_that_the_envelope_has_no_room_for_are_left_out(
+    capsys: pytest.CaptureFixture[str], contract: Callable[..., Path], pulled: Path
+) -> None:
+    path = contract(max_running=8)
+    text = path.read_text().replace("numpy, quantization: f32, kv_cache: f32", NATIVE)
+    path.write_text(text)
+    points = doctor(capsys, path)["roofline"]["points"]
+    assert [point["name"] for point in points] == ["decode at 1", "decode at 8", "prefill 8 x 32"]
 
 
 def test_a_contract(
     capsys: pytest.CaptureFixture[str], contract: Callable[..., Path], pulled: Path
 ) -> None:
-    assert doctor(capsys, contract())["memory"]["kv_tokens"] == 4 * 64
+    found = doctor(capsys, contract())
+    assert found["memory"]["kv_tokens"] == 4 * 64
+    assert found["roofline"] is None  # of the NumPy runner
     found = doctor(capsys, contract(memory="1MiB"))
     assert found["fits"] is False
     assert found["problem"]["rule"] == "envelope.memory"
@@ -64,7 +127,15 @@ def test_a_contract_whose_model_is_not_here(
 def test_a_table_for_people(capsys: pytest.CaptureFixture[str], tiny_gguf: Path) -> None:
     assert run(["doctor", str(tiny_gguf)]) == 0
     out = capsys.readouterr().out
-    for word in ("cpu", "isa", "cores", "read bandwidth", "GB/s", "KV pool", "tokens/s"):
+    for word in ("cpu", "isa", "cores", "KV pool"):
+        assert word in out
+
+
+@needs_core
+def test_a_roofline_for_people(capsys: pytest.CaptureFixture[str], tiny_gguf: Path) -> None:
+    assert run(["doctor", str(tiny_gguf)]) == 0
+    out = capsys.readouterr().out
+    for word in ("read bandwidth", "GB/s", "int8 products", "at most", "reached", "decode at 8"):
         assert word in out
 
 

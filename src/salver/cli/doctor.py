@@ -13,30 +13,34 @@ from salver.errors import DoesNotFit, FetchError
 
 if TYPE_CHECKING:
     from salver.cli.machine import Machine
+    from salver.cli.roofline import Comparison, Rates
     from salver.contract import Envelope
     from salver.engine.memory import MemoryPlan
     from salver.engine.runners.choice import RunnerKind
     from salver.models import Checkpoint
 
 _CONTRACT_SUFFIXES = (".yaml", ".yml")
+NO_CORE = (
+    "not in this installation, and without it nothing is measured: install a C++20 compiler "
+    "(such as g++), then run `make setup` again after `make clean`"
+)
+NO_ROOFLINE = (
+    "a roofline is measured by the native core: only a contract with `engine: native` has one"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """`bandwidth` is in bytes per second. `plan` is None without a model, or if it does not fit."""
+    """`rates` is None without the native core, `plan` without a model, or if it does not fit.
+
+    `comparison` needs both, and a model that runs on the core.
+    """
 
     machine: "Machine"
-    bandwidth: float
+    rates: "Rates | None"
     plan: "MemoryPlan | None" = None
     problem: DoesNotFit | None = None
-
-    @property
-    def decode_bound(self) -> float | None:
-        """Tokens per second of one sequence if every token reads every weight from memory.
-
-        A model that fits the processor's caches can be faster.
-        """
-        return self.bandwidth / self.plan.weights_bytes if self.plan else None
+    comparison: "Comparison | None" = None
 
 
 def doctor(
@@ -45,18 +49,15 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what this machine has for serving, and what would fit on it."""
+    """Measure this machine; show what would fit on it, and how fast it could be at most and is."""
     diagnosis = _diagnose(target)
     if as_json:
         console.say_json(_record(diagnosis))
         return
     console.say("machine\n" + console.table(_machine_rows(diagnosis)))
     if diagnosis.plan:
-        rows = memory_rows(diagnosis.plan)
-        rows.append(
-            ("decode bound", f"{diagnosis.decode_bound:.0f} tokens/s for one sequence, from memory")
-        )
-        console.say(f"{target} fits\n{console.table(rows)}")
+        console.say(f"{target} fits\n{console.table(memory_rows(diagnosis.plan))}")
+        console.say(_roofline(diagnosis))
     if problem := diagnosis.problem:
         console.say(f"{target} does not fit: {problem.problem}")
         console.say(console.table([("rule", problem.rule), ("fix", problem.fix)]))
@@ -64,31 +65,50 @@ def doctor(
 
 def _diagnose(target: Path | None) -> Diagnosis:
     from salver.cli.fit import plan_envelope
-    from salver.cli.machine import read_bandwidth, this_machine
+    from salver.cli.machine import this_machine
 
     machine = this_machine()
     model = _model(target, machine) if target else None
-    bandwidth = read_bandwidth(machine)
+    rates = _rates(machine)
     if model is None:
-        return Diagnosis(machine, bandwidth)
+        return Diagnosis(machine, rates)
+    kind, envelope, checkpoint = model
     try:
-        return Diagnosis(machine, bandwidth, plan_envelope(*model))
+        plan = plan_envelope(kind, envelope, checkpoint)
     except DoesNotFit as problem:
-        return Diagnosis(machine, bandwidth, problem=problem)
+        return Diagnosis(machine, rates, problem=problem)
+    if not (rates and kind.is_native):
+        return Diagnosis(machine, rates, plan)
+    from salver.cli.roofline import Subject, compare
+
+    comparison = compare(Subject(checkpoint, kind, envelope, plan))
+    return Diagnosis(machine, rates, plan, comparison=comparison)
+
+
+def _rates(machine: "Machine") -> "Rates | None":
+    from salver.engine.runners.choice import native_is_built
+
+    if not native_is_built():
+        return None
+    from salver.cli.roofline import Rates
+
+    return Rates.measure(machine.cores)
 
 
 def _model(target: Path, machine: "Machine") -> "tuple[RunnerKind, Envelope, Checkpoint]":
-    """The runner, the envelope and the model's file: from a contract, or a model with all the machine has."""
-    from salver.cli.fit import checkpoint_in_store, default_kind, runner_kind
+    """The model's file, opened, with the runner and the envelope of a contract; or those that give
+    a bare model all the machine has."""
+    from salver.cli.fit import default_kind, runner_kind
     from salver.contract import Envelope, load_deployment
     from salver.models import open_checkpoint
 
     if target.suffix in _CONTRACT_SUFFIXES:
         release = load_deployment(target).release
-        if checkpoint := checkpoint_in_store(release, store_root()):
-            return runner_kind(release.runtime), release.envelope, checkpoint
-        fix = f"salver pull {target}"
-        raise FetchError(f"{release.digest} is not in the store", rule="registry.present", fix=fix)
+        return (
+            runner_kind(release.runtime),
+            release.envelope,
+            open_checkpoint(_in_store(release.digest, target)),
+        )
     checkpoint = open_checkpoint(target)
     context = min(checkpoint.config.max_positions, 4096)
     envelope = Envelope.model_construct(
@@ -102,25 +122,53 @@ def _model(target: Path, machine: "Machine") -> "tuple[RunnerKind, Envelope, Che
     return default_kind(), envelope, checkpoint
 
 
+def _in_store(digest: str, contract: Path) -> Path:
+    """The artifact's path, its bytes hashed.
+
+    Raises:
+        FetchError: it was not pulled yet.
+        IntegrityError: the bytes are not those of the digest.
+    """
+    from salver.registry import ArtifactStore, Digest
+
+    root, parsed = store_root(), Digest.parse(digest)
+    if root.is_dir() and parsed in (store := ArtifactStore(root)):
+        return store.open_verified(parsed)
+    fix = f"salver pull {contract}"
+    raise FetchError(f"{digest} is not in the store", rule="registry.present", fix=fix)
+
+
 def _machine_rows(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
     machine = diagnosis.machine
-    return [
+    rows = [
         ("cpu", machine.cpu),
         ("isa", " ".join(machine.isa) or "none that matters"),
         ("cores", str(machine.cores)),
-        ("read bandwidth", f"{diagnosis.bandwidth / 1e9:.1f} GB/s on all cores, measured"),
         ("memory", console.size(machine.memory_total)),
         ("available", console.size(machine.memory_available)),
     ]
+    if diagnosis.rates is None:
+        return [*rows, ("native core", NO_CORE)]
+    from salver.cli.roofline import rates_rows
+
+    return rows + rates_rows(diagnosis.rates)
+
+
+def _roofline(diagnosis: Diagnosis) -> str:
+    if diagnosis.comparison is None:
+        return NO_ROOFLINE
+    from salver.cli.roofline import comparison_text
+
+    return comparison_text(diagnosis.comparison)
 
 
 def _record(diagnosis: Diagnosis) -> dict[str, Any]:
-    problem = diagnosis.problem
+    problem, plan, comparison = diagnosis.problem, diagnosis.plan, diagnosis.comparison
     return {
         "machine": asdict(diagnosis.machine),
-        "read_bandwidth_bytes_per_second": diagnosis.bandwidth,
-        "fits": None if not (diagnosis.plan or problem) else problem is None,
-        "memory": memory_record(diagnosis.plan) if diagnosis.plan else None,
-        "decode_bound_tokens_per_second": diagnosis.decode_bound,
+        "rates": asdict(diagnosis.rates) if diagnosis.rates else None,
+        "fits": None if not (plan or problem) else problem is None,
+        "memory": memory_record(plan) if plan else None,
         "problem": console.record(problem) if problem else None,
+        "roofline": comparison and comparison.record(),
     }

@@ -1,18 +1,14 @@
-"""What this machine is: facts that can be read, and the one that has to be measured.
+"""What this machine is, as far as that can be read.
 
 Inside a container the limits of its cgroup count, since the kernel enforces those.
 """
 
 import os
 import platform
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
 MATTERING_FLAGS = (
     "avx2",
@@ -42,7 +38,6 @@ _CGROUP_MEMORY = (
         "/sys/fs/cgroup/memory/memory.usage_in_bytes",
     ),
 )
-_SWEEPS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +64,6 @@ def this_machine() -> Machine:
         memory_total=total,
         memory_available=available,
     )
-
-
-def read_bandwidth(machine: Machine, *, total_bytes: int = 512 * 2**20) -> float:
-    """Bytes per second that all cores together read from memory: the best of a few sweeps.
-
-    Each thread takes the maximum over its own block of integers, which numpy does in vectors and
-    without the interpreter's lock. `total_bytes` should be far above the last cache; a quarter of
-    the available memory is taken at most.
-    """
-    share = min(total_bytes, machine.memory_available // 4) // machine.cores
-    blocks = [np.ones(max(share // 8, 1), np.int64) for _ in range(machine.cores)]
-    read = sum(block.nbytes for block in blocks)
-    return max(read / _sweep(blocks) for _ in range(_SWEEPS))
-
-
-def _sweep(blocks: list[NDArray[np.int64]]) -> float:
-    """Seconds in which one thread per block reads them all."""
-    threads = [threading.Thread(target=block.max) for block in blocks]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return time.perf_counter() - began
 
 
 def _cores() -> int:

@@ -1,0 +1,62 @@
+"""Which servers the serving benchmark takes, and what it says of load generators that disagree."""
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+MODULES = ("servers", "tools", "agreement")
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The benchmark's modules as attributes of one; its directories are on the path meanwhile."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "engine"))
+    monkeypatch.syspath_prepend(str(BENCHMARKS / "serving"))
+    serving = ModuleType("serving")
+    for name in MODULES:
+        setattr(serving, name, import_module(name))
+    yield serving
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+def test_servers_are_refused_by_name(serving: ModuleType) -> None:
+    servers = serving.servers
+    found = [servers.Server("salver", "8-bit", ()), servers.Server("other", "bf16", ())]
+    missing = {"absent": "not installed in here"}
+    assert servers.select(found, missing, None) == found
+    assert servers.select(found, missing, ["other", "other"]) == found[1:]
+    with pytest.raises(servers.ServerFailed, match="absent: not installed in here"):
+        servers.select(found, missing, ["salver", "absent"])
+    with pytest.raises(
+        servers.ServerFailed, match=r"llama: no .*; there are salver, other, absent"
+    ):
+        servers.select(found, missing, ["llama"])
+
+
+def test_a_slower_server_is_not_a_disagreement_of_the_tools(serving: ModuleType) -> None:
+    def line(tool: str, ttft: float, gaps: float, served: float) -> object:
+        figures = serving.tools.Figures(1, ttft, ttft, ttft, gaps, gaps, 100.0)
+        return serving.agreement.Line(tool, figures, serving.agreement.Served(served, 0.01, 1, 1))
+
+    lines = [line("salver", 0.1, 0.01, 0.1), line("vllm", 0.2, 0.02, 0.2)]
+    *_, row = serving.agreement.verdicts(lines)
+    assert "+100.0% as said; +0.0%, agrees" in row
+    assert "+100.0% as said; +100.0%, DIFFERS" in row
+
+
+def test_counters_are_of_the_run_alone(serving: ModuleType) -> None:
+    before = {"generation_tokens_total": 5.0}
+    after = {"generation_tokens_total": 15.0}
+    for name in ("time_to_first_token_seconds", "inter_token_latency_seconds"):
+        before |= {f"{name}_count": 1.0, f"{name}_sum": 9.0}
+        after |= {f"{name}_count": 3.0, f"{name}_sum": 10.0}
+    assert serving.agreement.served_between(before, after) == serving.agreement.Served(
+        0.5, 0.5, 2, 10
+    )
