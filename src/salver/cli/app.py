@@ -28,7 +28,7 @@ COMMANDS = {
     "explain": "Explain a rule, a part of a contract or a decision; without TOPIC, list all rules.",
     "keys": "Create, list and revoke API keys.",
     "bench": "Put a server under the load of a traffic mix, and report what came of it.",
-    "doctor": "Show what this machine has for serving, and what would fit on it.",
+    "doctor": "Measure this machine; show what would fit on it, and how fast it is and could be.",
 }
 """Every command with its summary: its function's first line, or its group's help. `salver.cli.NAME`
 has the function or the group, under the same name."""

@@ -49,7 +49,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure this machine; show what would fit on it, and how fast it could be at most and is."""
+    """Measure this machine; show what would fit on it, and how fast it is and could be."""
     diagnosis = _diagnose(target)
     if as_json:
         console.say_json(_record(diagnosis))
