@@ -206,11 +206,9 @@ def _read_aiperf(output: Path) -> Figures:
 
 
 def _guidellm(program: Path, load: Load, url: str, output: Path) -> list[str]:
-    """Its own `continuous_usage_stats` is switched off: Salver counts tokens in the last event."""
-    body = {"temperature": 0, "stream_options": {"continuous_usage_stats": False}}
     backend = {"target": url, "model": NAME, "request_format": "/v1/completions"}
     spec: dict[str, Any] = {
-        "backend": {"kind": "openai_http", **backend, "extras": {"body": body}},
+        "backend": {"kind": "openai_http", **backend, "extras": {"body": {"temperature": 0}}},
         "profile": {"kind": "constant", "rate": [load.rate]},
         "constraints": [{"kind": "max_requests", "count": load.requests}],
         "tokenizer": {"kind": "huggingface_auto", "model": str(load.tokenizer)},

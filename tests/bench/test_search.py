@@ -1,12 +1,14 @@
 """Searching for a rate, and comparing two servers, without a server."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from salver.bench.kept import kept
 from salver.bench.measure import Measurement
 from salver.bench.record import Record
 from salver.bench.report import Report
@@ -16,10 +18,25 @@ from salver.bench.search import compare, highest_rate, sweep
 from salver.bench.statistics import Percentiles, bootstrap
 from salver.bench.summary import Summary, Window
 from salver.bench.validity import check_client
+from salver.errors import InvalidValue
 from salver.telemetry import Ending, Objectives
+from salver.workload import load_mix
 
 SLO = Objectives(ttft=1.0)
 WINDOW = Window(0.0, 100.0)
+A_MIX = load_mix("""\
+apiVersion: salver/v1
+kind: TrafficMix
+name: mix
+duration: 100s
+slo: {ttft: 1s}
+flows:
+  - name: f
+    arrivals: {poisson: {rate: 2}}
+    prompts: {tokens: [1, 9]}
+    input: {fixed: 8}
+    output: {fixed: 3}
+""")
 
 
 class Pretend:
@@ -150,3 +167,43 @@ async def test_a_page_needs_nothing_from_elsewhere() -> None:
     assert "<b>mix" not in html
     for outside in ("src=", "href=", "@import", "url("):
         assert outside not in html
+
+
+@pytest.mark.parametrize("interrupted_after", range(4))
+async def test_a_search_goes_on_where_it_was_interrupted(
+    tmp_path: Path, interrupted_after: int
+) -> None:
+    whole, first, second = Pretend(20), Pretend(20), Pretend(20)
+
+    async def dies(rate: float, seed: int) -> Measurement:
+        if len(first.rates) == interrupted_after:
+            raise KeyboardInterrupt
+        return await first.measure(rate, seed)
+
+    expected = await highest_rate(whole.measure, start=5, share=0.95, seeds=(0,))
+    with pytest.raises(KeyboardInterrupt):
+        await highest_rate(kept(dies, tmp_path, A_MIX), start=5, share=0.95, seeds=(0,))
+    again = kept(second.measure, tmp_path, A_MIX)
+    assert await highest_rate(again, start=5, share=0.95, seeds=(0,)) == expected
+    assert first.rates + second.rates == whole.rates
+
+
+async def test_an_invalid_run_is_made_again(tmp_path: Path) -> None:
+    server = Pretend(20, valid=False)
+    for _ in range(2):
+        await kept(server.measure, tmp_path, A_MIX)(1.0, 0)
+    assert server.rates == [1.0, 1.0]
+
+
+async def test_runs_of_another_mix_are_refused(tmp_path: Path) -> None:
+    kept(Pretend(20).measure, tmp_path, A_MIX)
+    with pytest.raises(InvalidValue, match="cannot be gone on from"):
+        kept(Pretend(20).measure, tmp_path, A_MIX.model_copy(update={"seed": 1}))
+
+
+async def test_a_kept_run_that_was_damaged_is_refused(tmp_path: Path) -> None:
+    measure = kept(Pretend(20).measure, tmp_path, A_MIX)
+    await measure(1.0, 0)
+    (tmp_path / "run-1-seed-0.json").write_text("{}")
+    with pytest.raises(InvalidValue, match="remove it"):
+        await measure(1.0, 0)

@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from salver.contract import Action, Cause, Decision, Outcome
+from salver.contract import Action, Cause, Decision, Outcome, TokenChunk
+from salver.gateway.chunks import EventFrame
 from salver.gateway.wire.chat import ChatCompletionChunk
 from salver.gateway.wire.completion import CompletionChunk
 from salver.testing import FakeBackend
@@ -59,6 +60,39 @@ async def test_every_event_is_a_documented_chunk(
         CompletionChunk.model_validate(event)
     assert events(chats.content)[-1] == events(texts.content)[-1] == "[DONE]"
     assert ("usage" in events(texts.content)[0]) is usage
+
+
+async def test_continuous_usage_counts_the_whole_call_so_far(client: httpx.AsyncClient) -> None:
+    options = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
+    body = {**TEXT, "prompt": ["a", "b"], "n": 2, **options}
+    *told, last = events((await client.post("/v1/completions", json=body)).content)[:-1]
+    counts = [event["usage"]["completion_tokens"] for event in told]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 4  # of four choices with several tokens each
+    assert counts[-1] == last["usage"]["completion_tokens"]
+    for usage in (event["usage"] for event in told):
+        assert usage["prompt_tokens"] == last["usage"]["prompt_tokens"]
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    for event in told:
+        CompletionChunk.model_validate(event)
+
+
+def test_continuous_usage_counts_tokens_that_are_not_shown() -> None:
+    frame = EventFrame(
+        "text_completion", call_id="c", created=0, model="m", release="r",
+        prompt_tokens=5, include_usage=True, continuous=True,
+    )  # fmt: skip
+    frame.count(TokenChunk("c", 0, (1, 2), ""))  # half a character
+    frame.count(TokenChunk("c", 0, (3,), "é"))
+    (event,) = events(frame.choice(0, b'"text":"x"'))
+    assert event["usage"]["completion_tokens"] == 3
+    assert event["usage"]["total_tokens"] == 8
+
+
+async def test_continuous_usage_alone_asks_for_none(client: httpx.AsyncClient) -> None:
+    options = {"stream_options": {"continuous_usage_stats": True}}
+    answer = await client.post("/v1/completions", json=TEXT | options)
+    assert b'"usage"' not in answer.content
 
 
 async def test_choices_of_several_prompts_share_one_stream(client: httpx.AsyncClient) -> None:

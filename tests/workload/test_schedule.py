@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import json
 
+from salver.errors import MixError
 from salver.workload import Arrival, Workload, load_mix
 
 MakeWorkload = Callable[..., Workload]
@@ -138,6 +139,38 @@ def test_a_share_of_callers_hangs_up(make_workload: MakeWorkload) -> None:
 
 def test_the_rate_counts_turns(make_workload: MakeWorkload) -> None:
     assert make_workload(**RICH).rate == pytest.approx(3 * 2.0, rel=0.05)
+
+
+def test_a_synthetic_rate_is_had_by_its_ratio(make_workload: MakeWorkload) -> None:
+    workload = make_workload(**RICH)
+    for rate in (0.01, 3.0, 500.0):
+        assert workload.factor_for(rate) == pytest.approx(rate / workload.rate)
+
+
+@given(gaps=st.lists(st.sampled_from([0.0, 0.125, 0.5, 30.0]), min_size=8, max_size=60))
+@settings(deadline=None)
+def test_a_trace_is_played_until_the_rate_is_reached(
+    gaps: list[float], make_workload: MakeWorkload, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The least factor: at it the requests come, and just below it they do not."""
+    instants = np.cumsum([0.0, 0.5, *gaps, 100.0]).tolist()  # the last only makes the trace long enough
+    path = tmp_path_factory.mktemp("trace") / "trace.jsonl"
+    rows = ({"at": at, "input_tokens": 1, "output_tokens": 1} for at in instants)
+    path.write_text("".join(json.encode(row).decode() + "\n" for row in rows))
+    flow = {"trace": {"file": str(path), "format": "salver"}, "arrivals": {"trace": {}}}
+    workload = make_workload(mix={"duration": "4s"}, **flow)
+    for wanted in range(2, len(gaps) + 2):
+        factor = workload.factor_for(wanted / 4)
+        assert len(list(workload.schedule(rate_factor=factor))) >= wanted
+        assert len(list(workload.schedule(rate_factor=factor * (1 - 1e-9)))) < wanted
+
+
+def test_a_rate_beyond_a_trace_is_refused(make_workload: MakeWorkload, tmp_path: Path) -> None:
+    (tmp_path / "trace.jsonl").write_text('{"at": 0, "input_tokens": 1, "output_tokens": 1}\n')
+    trace = {"file": str(tmp_path / "trace.jsonl"), "format": "salver"}
+    workload = make_workload(trace=trace, arrivals={"trace": {}})
+    with pytest.raises(MixError, match="ends too early"):
+        list(workload.schedule(rate_factor=workload.factor_for(9.0)))
 
 
 def test_a_closed_loop_has_users_and_no_rate(make_workload: MakeWorkload) -> None:

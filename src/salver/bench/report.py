@@ -93,12 +93,22 @@ def as_record(report: Report) -> dict[str, Any]:
     return record
 
 
+def read_report(encoded: bytes) -> Report:
+    """What `as_record` wrote. Raises msgspec.MsgspecError."""
+    return msgspec.json.decode(encoded, type=Report)
+
+
 def write_records(records: Sequence[Record], path: Path) -> None:
     """One line of JSON per arrival; a trace of format `salver` for a replay."""
     encoder = msgspec.json.Encoder(decimal_format="number")
     with path.open("wb") as file:
         for record in records:
             file.write(encoder.encode(record) + b"\n")
+
+
+def read_records(path: Path) -> list[Record]:
+    """What `write_records` wrote. Raises OSError, msgspec.MsgspecError."""
+    return [msgspec.json.decode(line, type=Record) for line in path.read_bytes().splitlines()]
 
 
 def _tenants(report: Report, record: dict[str, Any]) -> list[tuple[Summary, dict[str, Any]]]:

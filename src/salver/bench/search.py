@@ -15,7 +15,7 @@ from salver.bench.measure import Measurement
 from salver.bench.statistics import Floats, Interval, bootstrap
 from salver.telemetry import is_good
 
-MAX_DOUBLINGS = 12
+FURTHEST = 4096.0  # how far from its start, as a factor, a search goes
 
 Measure = Callable[[float, int], Awaitable[Measurement]]
 """Runs the mix at a rate (requests per second) with a seed."""
@@ -33,6 +33,32 @@ class Point:
     @property
     def valid(self) -> bool:
         return all(run.report.valid for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """What probes have told: `held` is the highest rate that held (0: none yet), `failed` the
+    lowest that did not."""
+
+    held: float = 0.0
+    failed: float | None = None
+
+    def after(self, rate: float, *, held: bool) -> "Bracket":
+        """With one more probe, at a rate that lies between the two."""
+        return Bracket(rate, self.failed) if held else Bracket(self.held, rate)
+
+    def next_rate(self, start: float, *, growth: float, precision: float) -> float | None:
+        """The rate to probe next: away from `start` until the answer is between two rates, then
+        their middle; None once these are within a relative `precision`, or as far as it goes."""
+        if self.failed is None:
+            grown = self.held * growth if self.held else start
+            return grown if grown <= start * FURTHEST else None
+        if not self.held:
+            shrunk = self.failed / growth
+            return shrunk if shrunk >= start / FURTHEST else None
+        if self.failed - self.held <= precision * self.failed:
+            return None
+        return (self.held + self.failed) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +91,21 @@ async def highest_rate(
     start: float,
     share: float,
     seeds: Sequence[int],
+    growth: float = 2.0,
     precision: float = 0.05,
 ) -> Found:
     """The highest rate whose goodput is at least `share`, to a relative `precision`.
 
-    Doubles (or halves) from `start` until the answer is between two rates, then bisects. A probe
-    that the client spoiled counts as failed: no rate is found that could not be measured.
+    A probe that the client spoiled counts as failed: no rate is found that could not be measured.
     """
     points: list[Point] = []
-
-    async def holds(rate: float) -> bool:
-        points.append(await probe(measure, rate, seeds))
-        return points[-1].valid and points[-1].share.value >= share
-
-    good_rate, bad_rate = 0.0, None
-    rate = start
-    for _ in range(MAX_DOUBLINGS):
-        if await holds(rate):
-            good_rate, rate = rate, rate * 2
-        else:
-            bad_rate, rate = rate, rate / 2
-        if good_rate and bad_rate:
-            break
-    while good_rate and bad_rate and bad_rate - good_rate > precision * bad_rate:
-        middle = (good_rate + bad_rate) / 2
-        if await holds(middle):
-            good_rate = middle
-        else:
-            bad_rate = middle
-    return Found(good_rate, bad_rate, share, tuple(sorted(points, key=lambda p: p.rate)))
+    bracket = Bracket()
+    while rate := bracket.next_rate(start, growth=growth, precision=precision):
+        point = await probe(measure, rate, seeds)
+        points.append(point)
+        bracket = bracket.after(rate, held=point.valid and point.share.value >= share)
+    in_order = sorted(points, key=lambda point: point.rate)
+    return Found(bracket.held, bracket.failed, share, tuple(in_order))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,16 +31,18 @@ class _Load:
     workload: "Workload"
     rate: float
     seeds: tuple[int, ...]
+    kept_in: Path | None  # where runs that were made before are
 
-    def on(self, target: "Target") -> "Measure":
-        """Measures one server."""
+    def on(self, target: "Target", name: str = "runs") -> "Measure":
+        """Measures one server; `name` tells its runs from another's."""
+        from salver.bench.kept import kept
 
         async def run(rate: float, seed: int) -> "Measurement":
             from salver.bench.measure import measure
             from salver.bench.progress import Line
             from salver.bench.report import objectives_of
 
-            factor = rate / self.workload.rate if self.workload.rate else 1.0
+            factor = self.workload.factor_for(rate) if self.workload.rate else 1.0
             label = f"{target.url} {rate:.2f}/s seed {seed}"
             line = Line(sys.stderr, label, objectives_of(self.workload.mix))
             watch = {"watch": line} if sys.stderr.isatty() else {}
@@ -49,7 +51,7 @@ class _Load:
                 line.clear()
             return measured
 
-        return run
+        return kept(run, self.kept_in / name, self.workload.mix) if self.kept_in else run
 
 
 def bench(
@@ -85,6 +87,10 @@ def bench(
         Path | None,
         typer.Option(help="Directory for the reports; one of today's date if not given."),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep every run in --output, and go on from those there."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Put a server under the load of a traffic mix, and report what came of it."""
@@ -93,7 +99,9 @@ def bench(
 
     workload = open_workload(mix, data or [])
     first = workload.mix.seed if seed is None else seed
-    load = _Load(workload, rate or workload.rate, tuple(range(first, first + seeds)))
+    directory = output or _today(workload)
+    asked = tuple(range(first, first + seeds))
+    load = _Load(workload, rate or workload.rate, asked, directory if resume else None)
     held = _keys(keys)
     target = Target(url, model, held, held.get("*", ""), class_header)
     target = replace(target, model=model or _first_model(target))
@@ -106,7 +114,7 @@ def bench(
         results = _run(_swept(load, target, _numbers(rates) or [load.rate]))
     else:
         results = _run(_once(load, target))
-    _deliver(results, output or _today(workload), as_json=as_json)
+    _deliver(results, directory, as_json=as_json)
 
 
 async def _once(load: _Load, target: "Target") -> "Results":
@@ -135,7 +143,7 @@ async def _compared(load: _Load, a: "Target", b: "Target") -> "Results":
     from salver.bench.results import of_comparison
     from salver.bench.search import compare
 
-    comparison = await compare(load.on(a), load.on(b), rate=load.rate, seeds=load.seeds)
+    comparison = await compare(load.on(a, "A"), load.on(b, "B"), rate=load.rate, seeds=load.seeds)
     return of_comparison(load.workload.mix.name, comparison)
 
 

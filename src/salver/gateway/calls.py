@@ -47,12 +47,15 @@ class Call:
     id: str
 
     @property
+    def prompt_tokens(self) -> int:
+        """Of all prompts, each once."""
+        return sum(len(request.prompt_token_ids) for request in self.requests)
+
+    @property
     def most_tokens(self) -> int:
         """The most that it can use: every prompt once, and every choice to its end."""
-        return sum(
-            len(request.prompt_token_ids) + request.n * request.sampling.max_tokens
-            for request in self.requests
-        )
+        output = sum(request.n * request.sampling.max_tokens for request in self.requests)
+        return self.prompt_tokens + output
 
 
 class Calls:

@@ -34,7 +34,7 @@ class ChatEndpoint:
         call_id = self._desk.ids.call("chatcmpl")
         call = await self._call(call_id, arrival_of(request), body)
         if body.stream:
-            return self._stream(call_id, call, body, arrival_of(request))
+            return self._stream(call, body, arrival_of(request))
         answer = await self._answer(call_id, call, body)
         return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -71,15 +71,14 @@ class ChatEndpoint:
             param="max_tokens" if new is None else "max_completion_tokens",
         )
 
-    def _stream(
-        self, call_id: str, call: Call, body: ChatCompletionRequest, arrival: Arrival
-    ) -> EventStream:
-        frame = self._desk.frame("chat.completion.chunk", call_id, body)
+    def _stream(self, call: Call, body: ChatCompletionRequest, arrival: Arrival) -> EventStream:
+        frame = self._desk.frame("chat.completion.chunk", call, body)
 
         async def produce(write: Write) -> None:
             events = _ChatEvents(frame, self._desk.shapes)
 
             async def deliver(_: int, chunk: TokenChunk) -> None:
+                frame.count(chunk)
                 await write(events.of(chunk))
 
             usage = await self._desk.calls.run(call, deliver)

@@ -7,14 +7,15 @@ per token only the new text is. The result is the wire models' own `ChatCompleti
 
 import msgspec
 
-from salver.contract import Finish
+from salver.contract import Finish, TokenChunk
 from salver.gateway.wire.usage import Usage
 
 
 class EventFrame:
     """The unchanging parts of a stream's events.
 
-    With `include_usage` every event has a `usage`, null in all but the last, as OpenAI does it.
+    With `include_usage` every event has a `usage`, null in all but the last, as OpenAI does it;
+    with `continuous` it is the usage of the whole call so far, as vLLM calls it.
     """
 
     def __init__(
@@ -25,7 +26,9 @@ class EventFrame:
         created: int,
         model: str,
         release: str,
-        include_usage: bool,
+        prompt_tokens: int = 0,
+        include_usage: bool = False,
+        continuous: bool = False,
     ) -> None:
         fixed = {
             "id": call_id,
@@ -34,9 +37,18 @@ class EventFrame:
             "model": model,
             "system_fingerprint": release,
         }
-        self.include_usage = include_usage
+        self._include_usage = include_usage
+        self._continuous = include_usage and continuous
+        self._prompt_tokens = prompt_tokens
+        self._output_tokens = 0
         self._head = b"data: " + msgspec.json.encode(fixed)[:-1] + b',"choices":['
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+
+    def count(self, chunk: TokenChunk) -> None:
+        """Let the events from here on count a chunk's tokens, whether it is shown or not."""
+        if self._continuous:
+            self._output_tokens += len(chunk.token_ids)
+            self._tail = self._usage_tail(self._so_far())
 
     def choice(
         self,
@@ -62,9 +74,19 @@ class EventFrame:
 
     def usage(self, usage: Usage) -> bytes:
         """The last event, about no choice; empty unless it was asked for."""
-        if not self.include_usage:
-            return b""
-        return self._head + b'],"usage":' + usage.model_dump_json().encode() + b"}\n\n"
+        return self._head + self._usage_tail(usage) if self._include_usage else b""
+
+    def _so_far(self) -> Usage:
+        prompt, output = self._prompt_tokens, self._output_tokens
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=output,
+            total_tokens=prompt + output,
+            prompt_tokens_details=None,
+        )
+
+    def _usage_tail(self, usage: Usage) -> bytes:
+        return b'],"usage":' + usage.model_dump_json().encode() + b"}\n\n"
 
 
 def json_text(text: str) -> bytes:

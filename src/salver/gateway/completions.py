@@ -44,7 +44,7 @@ class CompletionEndpoint:
         call = self._call(call_id, arrival, body, prompts, n)
         choices = _Choices(prompts, n, desk.shapes, body)
         if body.stream:
-            return self._stream(call_id, call, choices, body, arrival)
+            return self._stream(call, choices, body, arrival)
         answer = await self._answer(call_id, call, choices)
         return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -94,18 +94,14 @@ class CompletionEndpoint:
         )
 
     def _stream(
-        self,
-        call_id: str,
-        call: Call,
-        choices: "_Choices",
-        body: CompletionRequest,
-        arrival: Arrival,
+        self, call: Call, choices: "_Choices", body: CompletionRequest, arrival: Arrival
     ) -> EventStream:
-        frame = self._desk.frame("text_completion", call_id, body)
+        frame = self._desk.frame("text_completion", call, body)
 
         async def produce(write: Write) -> None:
             async def deliver(request: int, chunk: TokenChunk) -> None:
                 index, choice = choices.of(request, chunk)
+                frame.count(chunk)
                 await write(choice.event(frame, index, chunk))
 
             usage = await self._desk.calls.run(call, deliver)

@@ -109,15 +109,18 @@ class Desk:
         )
         return Call(endpoint, requests, arrival, call_id)
 
-    def frame(self, kind: str, call_id: str, fields: SamplingFields) -> EventFrame:
+    def frame(self, kind: str, call: Call, fields: SamplingFields) -> EventFrame:
+        """What the events of a call's stream share."""
         options = fields.stream_options
         return EventFrame(
             kind,
-            call_id=call_id,
+            call_id=call.id,
             created=self.created(),
             model=self.served.model,
             release=self.served.release,
+            prompt_tokens=call.prompt_tokens,
             include_usage=bool(options and options.include_usage),
+            continuous=bool(options and options.continuous_usage_stats),
         )
 
 

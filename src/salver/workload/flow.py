@@ -1,5 +1,6 @@
 """One flow's sessions in order of their beginnings, from an arrival process or from a trace."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -27,18 +28,20 @@ class FlowSource:
         self._flow = flow
         self._trace = read_trace(find_file(trace.file, roots), trace.format) if trace else None
         self._texts = read_prompts(find_file(prompts.file, roots), prompts) if prompts else []
+        self._turns = mean_length(flow.sessions.turns) if flow.sessions else 1.0
 
-    def rate(self, duration: float) -> float:
-        """Requests per second, on average, over sessions and their turns; 0 in a closed loop."""
+    def rate(self, duration: float, rate_factor: float = 1.0) -> float:
+        """Requests per second, on average, over sessions and their turns; 0 in a closed loop.
+
+        Never falls as the factor rises. Beyond a trace's end nothing more comes.
+        """
         match self._flow.arrivals.process:
             case ClosedLoop():
                 return 0.0
             case TraceTimes() as times:
-                sessions = len(self._rows(times, 1.0, duration)) / duration
+                return len(self._stretch(times, rate_factor, duration)) / duration * self._turns
             case process:
-                sessions = mean_rate(process, duration)
-        turns = self._flow.sessions.turns if self._flow.sessions else None
-        return sessions * (mean_length(turns) if turns else 1.0)
+                return mean_rate(process, duration) * rate_factor * self._turns
 
     def sessions(
         self, seed: int, rate_factor: float, duration: float
@@ -64,7 +67,8 @@ class FlowSource:
         if isinstance(process, ClosedLoop):
             raise ValueError("a closed loop has users, not a schedule")
         if isinstance(process, TraceTimes):
-            rows = self._rows(process, rate_factor, duration)
+            self._check_reaches(process, rate_factor, duration)
+            rows = self._stretch(process, rate_factor, duration)
             return zip(self._replayed(process, rate_factor, rows, seed), rows, strict=True)
         times = self._synthetic(process, seed, rate_factor, duration)
         return zip(times.tolist(), self._rows_at_random(seed), strict=False)
@@ -77,14 +81,11 @@ class FlowSource:
         gaps = stream(seed, self._flow.name, "arrivals")
         return scaled.instants(renewals(scaled.work[-1], burstiness_of(process), gaps))
 
-    def _rows(self, times: TraceTimes, rate_factor: float, duration: float) -> list[Row]:
-        """The rows that a replay of this length takes, in order."""
-        trace = self._recorded()
-        begin = times.skip or 0.0
+    def _stretch(self, times: TraceTimes, rate_factor: float, duration: float) -> Sequence[Row]:
+        """The rows that a replay of this length takes, in order, as far as there are any."""
+        rows, begin = self._recorded().rows, times.skip or 0.0
         end = begin + duration * times.speed * rate_factor
-        if end > trace.seconds:
-            raise self._too_short(trace, end)
-        return [row for row in trace.rows if begin <= row.at < end]
+        return rows[bisect_left(rows, begin, key=_at) : bisect_left(rows, end, key=_at)]
 
     def _replayed(
         self, times: TraceTimes, rate_factor: float, rows: Sequence[Row], seed: int
@@ -108,8 +109,16 @@ class FlowSource:
             raise ValueError("loading a mix makes sure that the trace is named")
         return self._trace
 
-    def _too_short(self, trace: Trace, end: float) -> MixError:
+    def _check_reaches(self, times: TraceTimes, rate_factor: float, duration: float) -> None:
+        trace = self._recorded()
+        end = (times.skip or 0.0) + duration * times.speed * rate_factor
+        if end <= trace.seconds:
+            return
         fix = "play it more slowly, skip less of it, or shorten the mix"
         value = f"{trace.seconds:.0f} s of trace where {end:.0f} s are needed"
         fault = Fault(f"{self._flow.name}.arrivals.trace", value, "mix.trace_reaches", fix)
-        return MixError(f"the trace of flow {self._flow.name} ends too early", [fault])
+        raise MixError(f"the trace of flow {self._flow.name} ends too early", [fault])
+
+
+def _at(row: Row) -> float:
+    return row.at

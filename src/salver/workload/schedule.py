@@ -14,6 +14,8 @@ from salver.workload.arrival import Arrival
 from salver.workload.flow import FlowSource
 from salver.workload.mix import ClosedLoop, Mix
 
+FURTHEST = 2.0**20  # how far from 1 a rate factor is looked for
+
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
@@ -45,7 +47,23 @@ class Workload:
     @property
     def rate(self) -> float:
         """Requests per second that the mix asks for on average; 0 for a closed loop."""
-        return sum(source.rate(self.mix.duration) for source in self._sources)
+        return self._rate_at(1.0)
+
+    def factor_for(self, rate: float) -> float:
+        """The least factor at which at least this many requests come per second, on average.
+
+        A trace is a step function of it: the faster it is played, the further the mix's duration
+        reaches into it. Where its end is reached first, the factor is one that `schedule` refuses.
+        """
+        low, high = 1 / FURTHEST, 1.0
+        while self._rate_at(high) < rate and high < FURTHEST:
+            low, high = high, high * 2
+        while low < (middle := (low + high) / 2) < high:
+            low, high = (low, middle) if self._rate_at(middle) >= rate else (middle, high)
+        return high
+
+    def _rate_at(self, rate_factor: float) -> float:
+        return sum(source.rate(self.mix.duration, rate_factor) for source in self._sources)
 
     def scalings(self, rate_factor: float = 1.0) -> list[Scaling]:
         """What was done to every trace in use; belongs in every report."""

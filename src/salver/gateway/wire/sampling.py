@@ -19,8 +19,10 @@ class StreamOptions(WireModel):
     """Options of a streamed answer."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = Field(
+        None, description="vLLM's: with `include_usage`, every event says the usage so far."
+    )
     include_obfuscation: Annotated[object, Only(False)] = None
-    continuous_usage_stats: Annotated[object, Only(False)] = None
 
 
 class NotImplementedOptions(WireModel):

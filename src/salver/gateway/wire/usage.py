@@ -10,12 +10,15 @@ class PromptTokensDetails(WireModel):
 
 
 class Usage(WireModel):
-    """Token counts over all prompts and choices of one call; a prompt counts once."""
+    """Token counts over all prompts and choices of one call; a prompt counts once.
+
+    `prompt_tokens_details` is null in the events of a stream before its last.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
+    prompt_tokens_details: PromptTokensDetails | None
 
 
 class PromptLogprob(WireModel):

@@ -1,0 +1,116 @@
+"""One cell of the table: one server under one mix, made of runs that are kept on disk.
+
+A cell asks for its capacity first (a short closed loop: answers a second with 16 users), then for
+the highest rate that keeps its goodput, upwards from a part of that, and last for a run at a
+multiple of what it found, where servers show whether they collapse. Runs that the cell's directory
+holds are not made again, so that a table can be made in pieces (`salver.bench.kept`).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from salver.bench.kept import kept
+from salver.bench.measure import Measurement, measure
+from salver.bench.search import Found, Measure, Point, highest_rate, probe
+from salver.bench.target import Target
+from salver.workload import Mix, Workload
+from salver.workload.mix import Arrivals, ClosedLoop
+
+USERS = 16
+CLOSED_LOOP_SECONDS = 8.0
+START = 0.6  # of the closed loop's rate: what is asked for first
+GROWTH = 1.4
+PRECISION = 0.1
+ENDING_SECONDS = 25.0  # what a run takes beside its schedule: warming up, and its last answers
+
+
+class OutOfTime(Exception):
+    """The next run would end after the time that is left; what was made is kept."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked for: the highest rate at this share of goodput, and what comes beyond it."""
+
+    share: float
+    seeds: Sequence[int]
+    beyond: float  # a multiple of the highest rate; 0 asks for nothing there
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was found. `beyond` is None where no rate held, or where nothing was asked for there."""
+
+    mix: Mix
+    server: str
+    weights: str
+    capacity: float  # answers a second in the closed loop
+    found: Found
+    beyond: Point | None
+
+    @property
+    def best(self) -> Point | None:
+        """The runs at the highest rate that held."""
+        at = (point for point in self.found.points if point.rate == self.found.highest)
+        return next(at, None)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Makes runs against one server until `deadline` (of `time.monotonic`)."""
+
+    target: Target
+    directory: Path
+    deadline: float
+
+    async def search(self, workload: Workload, asked: Asked, server: str, weights: str) -> Cell:
+        """All of a cell. Raises OutOfTime."""
+        runs = self.runs(workload)
+        capacity = await self._capacity(workload)
+        found = await highest_rate(
+            runs,
+            start=capacity * START,
+            share=asked.share,
+            seeds=asked.seeds,
+            growth=GROWTH,
+            precision=PRECISION,
+        )
+        beyond = None
+        if found.highest and asked.beyond:
+            beyond = await probe(runs, found.highest * asked.beyond, asked.seeds)
+        return Cell(workload.mix, server, weights, capacity, found, beyond)
+
+    def runs(self, workload: Workload) -> Measure:
+        """The mix at a rate; a run that the client spoiled is made once more."""
+
+        async def run(rate: float, seed: int) -> Measurement:
+            factor = workload.factor_for(rate)
+            made = await self._made(workload, seed, factor)
+            return made if made.report.valid else await self._made(workload, seed, factor)
+
+        return kept(run, self.directory, workload.mix)
+
+    async def _capacity(self, workload: Workload) -> float:
+        closed = closed_loop_of(workload.mix)
+
+        async def run(rate: float, seed: int) -> Measurement:
+            return await self._made(Workload(closed, workload.roots), seed)
+
+        made = await kept(run, self.directory / "closed-loop", closed)(0.0, 0)
+        answered = [record.ended for record in made.records if record.counted]
+        return len(answered) / max(answered)
+
+    async def _made(self, workload: Workload, seed: int, factor: float = 1.0) -> Measurement:
+        if time.monotonic() + workload.mix.duration + ENDING_SECONDS > self.deadline:
+            raise OutOfTime
+        return await measure(workload, self.target, seed=seed, rate_factor=factor)
+
+
+def closed_loop_of(mix: Mix) -> Mix:
+    """The first flow's requests, asked by users who wait for their answers."""
+    arrivals = Arrivals(closed_loop=ClosedLoop(users=USERS))
+    flow = mix.flows[0].model_copy(update={"arrivals": arrivals, "sessions": None})
+    changes = {"flows": (flow,), "duration": CLOSED_LOOP_SECONDS, "warmup": None, "cooldown": None}
+    return mix.model_copy(update=changes)

@@ -1,0 +1,69 @@
+"""Runs that outlive their command, so that a long search can go on where it was interrupted.
+
+A search asks for runs one by one, and what it asks for next follows from those before. So it needs
+no state of its own to be resumed: it is made again from its beginning, and the runs that were made
+before are read instead.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from salver.bench.measure import Measurement
+from salver.bench.report import as_record, read_records, read_report, write_records
+from salver.bench.search import Measure
+from salver.errors import InvalidValue
+from salver.workload import Mix
+
+
+def kept(measure: Measure, directory: Path, mix: Mix) -> Measure:
+    """The same, but a run that `directory` holds is read from there, and one made is left there.
+
+    An invalid run is not kept: it would be no measurement the next time either.
+
+    Raises:
+        InvalidValue: the directory holds runs of another mix, or what is no run.
+    """
+    _claim(directory / "mix.json", mix.model_dump_json(indent=2))
+
+    async def run(rate: float, seed: int) -> Measurement:
+        place = directory / f"run-{rate:g}-seed-{seed}"
+        if (found := _read(place)) is not None:
+            return found
+        made = await measure(rate, seed)
+        if made.report.valid:
+            _write(made, place)
+        return made
+
+    return run
+
+
+def _claim(path: Path, mix: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.read_text() != mix:
+        raise _unusable(path, "name another directory: the mix has changed")
+    path.write_text(mix)
+
+
+def _unusable(path: Path, fix: str) -> InvalidValue:
+    return InvalidValue(f"{path} cannot be gone on from", rule="bench.resume", fix=fix)
+
+
+def _read(place: Path) -> Measurement | None:
+    report = place.with_name(f"{place.name}.json")
+    try:
+        encoded = report.read_bytes()
+        records = read_records(place.with_name(f"{place.name}.jsonl"))
+        return Measurement(read_report(encoded), records)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise _unusable(report, f"remove it: {error}") from None
+
+
+def _write(made: Measurement, place: Path) -> None:
+    """The records first: a run is there once its report is."""
+    write_records(made.records, place.with_name(f"{place.name}.jsonl"))
+    partial = place.with_name(f"{place.name}.partial")
+    partial.write_bytes(msgspec.json.encode(as_record(made.report)))
+    partial.rename(place.with_name(f"{place.name}.json"))
