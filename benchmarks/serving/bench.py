@@ -1,129 +1,134 @@
 """Salver and its installed peers as servers, in turn, under the same traffic mixes.
 
-    python benchmarks/serving/bench.py [MIX.yaml ...] --data DIRECTORY [--rates 2,4,8 | --find 95%]
+    python benchmarks/serving/bench.py [MIX.yaml ...] --data DIRECTORY [--rates 2,4,8] [--seconds 280]
 
-Starts each server by itself on the same model, runs every mix against it with the same schedules and
-the client of `salver bench`, and stops it. Writes report.md, and beside it for every server and mix
-what `salver bench` writes: HTML, JSON and the raw record of every arrival.
+Looks for the highest rate that each server keeps at 95% goodput, or runs at the rates given. Every
+run is kept under --output as it ends, and the same command goes on where an earlier one stopped:
+--seconds bounds one piece, and the command ends with code 3 while something is left to do. The table
+of what is complete is written each time.
 """
 
 import argparse
-import shlex
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
+from cells import Asked, Bench, Cell, OutOfTime
 from servers import NAME, Server, ServerFailed, select, servers
+from tables import capacity_table, head, notes, sweep_table
 
-from salver.bench.measure import Measurement, measure
-from salver.bench.results import Results, of_points
-from salver.bench.search import Found, Measure, Point, highest_rate, sweep
-from salver.bench.table import objectives_text, scaling_text, seconds
+from salver.bench.search import Point, sweep
 from salver.bench.target import Target
-from salver.workload import Workload, open_workload
+from salver.workload import Workload, load_mix
 
 from peers import CONTRACT, default_root, locate  # isort: skip - beside servers' own path
 
 HERE = Path(__file__).resolve().parent
 MIXES = HERE.parent / "mixes"
+SOMETHING_LEFT = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of every server under every mix, and where its runs are kept."""
+
+    workloads: Sequence[Workload]
+    data: Sequence[Path]
+    rates: Sequence[float]  # none: look for the highest
+    asked: Asked
+    output: Path
+    deadline: float
+
+    def kept(self, server: Server, workload: Workload) -> "Cell | list[Point] | None":
+        """What is found already, if nothing is left to do."""
+        try:
+            return self.make(server, workload, "", float("-inf"))
+        except OutOfTime:
+            return None
+
+    def make(
+        self, server: Server, workload: Workload, url: str, deadline: float
+    ) -> "Cell | list[Point]":
+        """Do what is left under one mix. Raises OutOfTime."""
+        directory = self.output / f"{workload.mix.name}-{server.name}"
+        bench = Bench(Target(url, NAME), directory, self.data, deadline)
+        if self.rates:
+            return uvloop.run(sweep(bench.runs(workload), self.rates, self.asked.seeds))
+        return uvloop.run(bench.search(workload, self.asked, server.name, server.weights))
+
+    def left(self, server: Server) -> list[Workload]:
+        return [one for one in self.workloads if self.kept(server, one) is None]
 
 
 def main() -> int:
     options = parse()
-    place = locate(options.peers, options.contract)
-    found, missing = servers(place, options.contract)
+    found, missing = servers(locate(options.peers, options.contract), options.contract)
     try:
         chosen = select(found, missing, options.only)
     except ServerFailed as failed:
         print(failed, file=sys.stderr)
         return 2
-    failures = (
-        [] if options.only else [f"{name} was skipped: {why}" for name, why in missing.items()]
-    )
-    mixes = options.mixes or sorted(MIXES.glob("*.yaml"))
-    workloads = [open_workload(path, options.data) for path in mixes]
-    options.output.mkdir(parents=True, exist_ok=True)
-    rows: list[str] = []
+    task = task_of(options)
+    failures = {} if options.only else dict(missing)
     for server in chosen:
         try:
-            with server.running(options.output) as url:
-                for workload in workloads:
-                    results, row = uvloop.run(run(workload, Target(url, NAME), server, options))
-                    results.write(options.output / f"{workload.mix.name}-{server.name}")
-                    rows.append(row)
-                    print(results.text, flush=True)
+            serve(task, server)
+        except OutOfTime:
+            break
         except ServerFailed as failed:
-            failures.append(str(failed))
-    text = report(rows, workloads, failures)
-    (options.output / "report.md").write_text(text)
+            failures[server.name] = str(failed)
+    text = report(task, chosen, failures)
+    (task.output / "report.md").write_text(text)
     print(text)
-    return 0
+    left = [f"{server.name}" for server in chosen if task.left(server)]
+    print(f"left to do: {', '.join(left) or 'nothing'}")
+    return SOMETHING_LEFT if left else 0
 
 
-async def run(
-    workload: Workload, target: Target, server: Server, options: argparse.Namespace
-) -> tuple[Results, str]:
-    """One mix against one server: its results, and its row in the report."""
-    seeds = range(options.seeds)
-    title = f"{workload.mix.name} against {server.name}"
-    found: Found | None = None
-    if options.find:
-        start = options.rates[0] if options.rates else workload.rate
-        found = await highest_rate(
-            on(workload, target), start=start, share=options.find, seeds=seeds
-        )
-        points = list(found.points)
-    else:
-        points = await sweep(on(workload, target), options.rates or [workload.rate], seeds)
-    row = "".join(row_of(workload, server, point) for point in points)
-    if found:
-        best = f"**{found.highest:.2f}/s**"
-        row += f"| {workload.mix.name} | {server.name} | highest at {options.find:.0%} | {best} |||||\n"
-    return of_points(title, points, found), row
-
-
-def on(workload: Workload, target: Target) -> Measure:
-    async def at(rate: float, seed: int) -> Measurement:
-        factor = rate / workload.rate
-        return await measure(workload, target, seed=seed, rate_factor=factor)
-
-    return at
-
-
-def row_of(workload: Workload, server: Server, point: Point) -> str:
-    total = point.runs[0].report.total
-    cells = (
-        workload.mix.name,
-        f"{server.name} ({server.weights})",
-        f"{point.rate:.2f}/s",
-        f"{point.share.value:.1%} ({point.share.low:.1%} to {point.share.high:.1%})"
-        + ("" if point.valid else " INVALID"),
-        f"{seconds(total.ttft.p50)}, {seconds(total.ttft.p95)}",
-        f"{seconds(total.tpot.p50)}, {seconds(total.tpot.p95)}",
-        f"{total.output_rate:.0f}",
-        ", ".join(f"{count} {name}" for name, count in total.endings.items()),
+def task_of(options: argparse.Namespace) -> Task:
+    deadline = time.monotonic() + options.seconds
+    paths = options.mixes or sorted(MIXES.glob("*.yaml"))
+    options.output.mkdir(parents=True, exist_ok=True)
+    data = [*{path.parent for path in paths}, *options.data]
+    return Task(
+        [Workload(load_mix(path), data) for path in paths],
+        data,
+        options.rates,
+        Asked(options.find, range(options.seeds), options.beyond),
+        options.output,
+        deadline,
     )
-    return f"| {' | '.join(cells)} |\n"
 
 
-def report(rows: list[str], workloads: list[Workload], failures: list[str]) -> str:
-    head = "| mix | server | offered | goodput (95% interval) | TTFT p50, p95 | TPOT p50, p95 | tokens/s | endings |\n"
-    lines = [
-        f"# Serving, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n",
-        f"`{shlex.join(['python', *sys.argv])}`\n",
-        head + "|" + " --- |" * 8 + "\n" + "".join(rows),
-    ]
-    lines += [f"- {one.mix.name}: {_about(one)}" for one in workloads]
-    lines += [f"- {line}" for line in failures]
-    return "\n".join(lines) + "\n"
+def serve(task: Task, server: Server) -> None:
+    """Do what is left for one server. Raises OutOfTime, ServerFailed."""
+    left = task.left(server)
+    if not left:
+        return
+    if time.monotonic() + server.starts_within > task.deadline:
+        raise OutOfTime
+    with server.running(task.output) as url:
+        for workload in left:
+            print(f"{datetime.now(UTC):%H:%M:%S} {workload.mix.name}, {server.name}", flush=True)
+            task.make(server, workload, url, task.deadline)
 
 
-def _about(workload: Workload) -> str:
-    from salver.bench.report import objectives_of
-
-    scaled = "; ".join(map(scaling_text, workload.scalings()))
-    return f"{objectives_text(objectives_of(workload.mix))}" + (f"; {scaled}" if scaled else "")
+def report(task: Task, chosen: Sequence[Server], failures: dict[str, str]) -> str:
+    """The table of what is complete."""
+    lines = [head()]
+    for workload in task.workloads:
+        made = [(server, task.kept(server, workload)) for server in chosen]
+        cells = [cell for _, cell in made if isinstance(cell, Cell)]
+        swept = [(server, points) for server, points in made if isinstance(points, list)]
+        if cells:
+            lines.append(capacity_table(workload, cells, task.asked))
+        if swept:
+            lines.append(sweep_table(workload, swept))
+    return "\n\n".join([*lines, notes(failures)]) + "\n"
 
 
 def parse() -> argparse.Namespace:
@@ -133,11 +138,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--contract", type=Path, default=CONTRACT)
     parser.add_argument("--peers", type=Path, default=default_root(), help="where setup put them")
     parser.add_argument("--only", nargs="+", help="servers by name")
-    parser.add_argument("--rates", type=lambda text: [float(part) for part in text.split(",")])
-    parser.add_argument("--find", type=lambda text: float(text.rstrip("%")) / 100)
+    parser.add_argument(
+        "--rates",
+        type=lambda text: [float(part) for part in text.split(",")],
+        default=[],
+        help="run at these rates instead of looking for the highest",
+    )
+    parser.add_argument("--find", type=lambda text: float(text.rstrip("%")) / 100, default=0.95)
+    parser.add_argument("--beyond", type=float, default=2.0, help="and run at this multiple of it")
     parser.add_argument("--seeds", type=int, default=1)
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    parser.add_argument("--output", type=Path, default=HERE / "results" / stamp)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="bounds this piece")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "serving")
     return parser.parse_args()
 
 

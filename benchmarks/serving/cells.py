@@ -59,11 +59,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Bench:
-    """Makes runs against one server until `deadline` (of `time.monotonic`)."""
+    """Makes runs against one server until `deadline` (of `time.monotonic`), and keeps them.
+
+    With a deadline that has passed it only reads. `data` is where files are that mixes name.
+    """
 
     target: Target
     directory: Path
-    deadline: float
+    data: Sequence[Path]
+    deadline: float = float("-inf")
 
     async def search(self, workload: Workload, asked: Asked, server: str, weights: str) -> Cell:
         """All of a cell. Raises OutOfTime."""
@@ -96,7 +100,7 @@ class Bench:
         closed = closed_loop_of(workload.mix)
 
         async def run(rate: float, seed: int) -> Measurement:
-            return await self._made(Workload(closed, workload.roots), seed)
+            return await self._made(Workload(closed, self.data), seed)
 
         made = await kept(run, self.directory / "closed-loop", closed)(0.0, 0)
         answered = [record.ended for record in made.records if record.counted]

@@ -22,7 +22,8 @@ KV_CACHE_GB = 2
 
 
 def step_for_ever(pipe, model):
-    """The pipeline's process: (name, ids, max_tokens) in; per step a list of (name, tokens, ended)."""
+    """The pipeline's process: (name, ids, max_tokens) in, or (name, None, 0) to give one up; per
+    step a list of (name, tokens, ended) out."""
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.cache_size = KV_CACHE_GB
     scheduler.max_num_seqs = 64
@@ -40,6 +41,10 @@ def step_for_ever(pipe, model):
     while True:
         while not running or pipe.poll():
             name, ids, max_tokens = pipe.recv()
+            if ids is None:
+                if name in running:
+                    running[name].cancel()
+                continue
             config = openvino_genai.GenerationConfig()
             config.max_new_tokens, config.ignore_eos, config.do_sample = max_tokens, True, False
             running[name] = pipeline.add_request(name, openvino.Tensor(ids), config)
@@ -75,11 +80,15 @@ class Pipeline:
         loop.add_reader(self._pipe.fileno(), self._hear)
 
     def submit(self, ids, max_tokens):
-        """A queue of lists of tokens, and None at the end."""
+        """Its name, and a queue of lists of tokens, with None at the end."""
         name, tokens = next(self._names), asyncio.Queue()
         self._waiting[name] = tokens
         self._pipe.send((name, ids, max_tokens))
-        return tokens
+        return name, tokens
+
+    def give_up(self, name):
+        if name in self._waiting:
+            self._pipe.send((name, None, 0))
 
     def _hear(self):
         for name, tokens, ended in self._pipe.recv():
@@ -103,7 +112,13 @@ async def answer(pipeline, reader, writer):
                 continue
             body = json.loads(await reader.readexactly(length))
             ids = ids_of(pipeline, body["prompt"])
-            await stream(pipeline, pipeline.submit(ids, body["max_tokens"]), ids.shape[1], writer)
+            name, tokens = pipeline.submit(ids, body["max_tokens"])
+            gone = asyncio.ensure_future(reader.read(1))  # who is being answered says nothing more
+            gone.add_done_callback(lambda _, name=name: pipeline.give_up(name))
+            try:
+                await stream(pipeline, tokens, ids.shape[1], writer)
+            finally:
+                gone.cancel()
     except ConnectionError:
         pass
     finally:

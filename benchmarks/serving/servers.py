@@ -31,13 +31,17 @@ class ServerFailed(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """How to start one; `{port}` in the command stands for its port. `ready` answers 200 then."""
+    """How to start one; `{port}` in the command stands for its port. `ready` answers 200 then.
+
+    `starts_within` is about how many seconds that takes: a piece of work too short for it is not begun.
+    """
 
     name: str
     weights: str
     command: tuple[str, ...]
     ready: str = "/health"
     env: dict[str, str] = field(default_factory=dict)
+    starts_within: float = 10.0
 
     @contextmanager
     def running(self, logs: Path) -> Iterator[str]:
@@ -126,7 +130,9 @@ def _vllm(place: Place, python: str) -> Server:
     more = ("--host", "127.0.0.1", "--port", "{port}", "--served-model-name", NAME, "--model")
     module = (python, "-m", "vllm.entrypoints.openai.api_server")
     model = str(place.model(HUGGING_FACE))
-    return Server("vllm-bf16", "bf16", (*module, *options, *more, model), env=env)
+    return Server(
+        "vllm-bf16", "bf16", (*module, *options, *more, model), env=env, starts_within=90.0
+    )
 
 
 def _free_port() -> int:

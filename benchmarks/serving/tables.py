@@ -1,0 +1,132 @@
+"""What the serving benchmark found, as Markdown."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from cells import Asked, Cell
+from servers import Server
+
+from salver.bench.report import objectives_of
+from salver.bench.search import Point
+from salver.bench.table import objectives_text, scaling_text, seconds
+from salver.workload import Workload
+
+OURS = "salver"
+
+
+def head() -> str:
+    command = shlex.join(["python", *sys.argv])
+    return f"# Serving, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n`{command}`"
+
+
+def notes(failures: dict[str, str]) -> str:
+    return "\n".join(f"- {name} has no rows: {why}" for name, why in failures.items())
+
+
+def capacity_table(workload: Workload, cells: Sequence[Cell], asked: Asked) -> str:
+    """The highest rate of every server that is done, what it looked like there, and beyond."""
+    beyond = [f"at {asked.beyond:g} times that"] if asked.beyond else []
+    columns = (
+        "server",
+        f"highest rate at {asked.share:.0%} (did not hold)",
+        "goodput there (95% interval)",
+        "arrivals",
+        "TTFT p50, p95",
+        "TPOT p50, p95",
+        "tokens/s",
+        *beyond,
+    )
+    rows = [_row(_capacity_cells(cell, beyond=bool(beyond))) for cell in cells]
+    return "\n".join([_about(workload, asked.seeds), "", *_heading(columns), *rows, *_ratio(cells)])
+
+
+def sweep_table(workload: Workload, swept: Sequence[tuple[Server, Sequence[Point]]]) -> str:
+    """Every server at the same rates."""
+    columns = (
+        "server",
+        "offered",
+        "goodput (95% interval)",
+        "arrivals",
+        "TTFT p50, p95",
+        "TPOT p50, p95",
+        "tokens/s",
+        "endings",
+    )
+    seeds = range(len(swept[0][1][0].runs))
+    rows = [
+        _row(
+            (
+                f"{server.name} ({server.weights})",
+                f"{point.rate:g}/s",
+                *_point_cells(point),
+                _endings(point),
+            )
+        )
+        for server, points in swept
+        for point in points
+    ]
+    return "\n".join([_about(workload, seeds), "", *_heading(columns), *rows])
+
+
+def _capacity_cells(cell: Cell, *, beyond: bool) -> tuple[str, ...]:
+    found, name = cell.found, f"{cell.server} ({cell.weights})"
+    failed = f"{found.failed:.2f}/s" if found.failed else "none"
+    if cell.best is None:
+        return (name, f"none ({failed})", *["-"] * (5 + beyond))
+    cells = (name, f"**{found.highest:.2f}/s** ({failed})", *_point_cells(cell.best))
+    return (*cells, _share(cell.beyond)) if beyond else cells
+
+
+def _point_cells(point: Point) -> tuple[str, ...]:
+    """Latencies and tokens are of the first seed's run."""
+    total = point.runs[0].report.total
+    return (
+        _share(point),
+        str(sum(run.report.total.arrivals for run in point.runs)),
+        f"{seconds(total.ttft.p50)}, {seconds(total.ttft.p95)}",
+        f"{seconds(total.tpot.p50)}, {seconds(total.tpot.p95)}",
+        f"{total.output_rate:.0f}",
+    )
+
+
+def _share(point: Point | None) -> str:
+    if point is None:
+        return "-"
+    share = point.share
+    said = f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+    return said if point.valid else f"{said} INVALID"
+
+
+def _endings(point: Point) -> str:
+    endings = point.runs[0].report.total.endings
+    return ", ".join(f"{count} {name}" for name, count in endings.items())
+
+
+def _ratio(cells: Sequence[Cell]) -> list[str]:
+    """Ours over the best peer's rate."""
+    ours = next((cell.found.highest for cell in cells if cell.server == OURS), 0.0)
+    peers = {cell.server: cell.found.highest for cell in cells if cell.server != OURS}
+    best = max(peers, key=lambda name: peers[name], default="")
+    if not ours or not peers.get(best):
+        return []
+    ratio = ours / peers[best]
+    return ["", f"{OURS} keeps **{ratio:.2f} times** the rate of the best peer here ({best})."]
+
+
+def _about(workload: Workload, seeds: Sequence[int]) -> str:
+    mix = workload.mix
+    rows = [
+        f"{objectives_text(objectives_of(mix))}; {mix.duration:g} s a run, {len(seeds)} seed(s)",
+        *map(scaling_text, workload.scalings()),
+    ]
+    return f"## {mix.name}\n\n" + "\n".join(f"- {row}" for row in rows)
+
+
+def _heading(columns: Sequence[str]) -> tuple[str, str]:
+    return _row(columns), "|" + " --- |" * len(columns)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
