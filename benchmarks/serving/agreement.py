@@ -1,27 +1,28 @@
 """Whether `salver bench` and other load generators say the same of the same load.
 
-    python benchmarks/serving/agreement.py [--rounds 1] [--seconds 60] [--only guidellm aiperf]
+    python benchmarks/serving/agreement.py [--paced] [--rounds 2] [--seconds 30] [--only guidellm]
 
-Every tool puts a freshly started `salver serve` under the same prompts, at the same constant rate,
-for the same tokens out. A client takes part of the machine that it measures, so two tools can both
-be right and differ; hence every run is also held against the server's own count of it, in which the
-way to the client is missing. What is left between the tools after that is how they measure.
+Every tool puts a fresh `salver serve` under the same prompts, at the same constant rate, for the
+same tokens out; odd rounds go through the tools forwards, even ones backwards. A client takes part
+of the machine that it measures, so two tools can both be right and differ; hence every run is held
+against the server's own count of it. With --paced the server only waits (`serve_paced.py`): what a
+tool adds to it is the tool's alone, and so is the machine's time. The same command goes on where an
+earlier one with the same --output stopped; with --piece it stops after so many seconds.
 """
 
 import argparse
 import json
-import shlex
 import sys
 import time
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 
+import msgspec
 import numpy as np
 import uvloop
+from agreement_report import OURS, Line, Served, report
 from servers import NAME, Server, ServerFailed, salver_server
 from tools import TOOLS, Figures, Load, Tool, ToolFailed
 
@@ -34,12 +35,9 @@ from salver.workload import open_workload
 from peers import CONTRACT, GGUF, HUGGING_FACE, Place, default_root, locate  # isort: skip
 
 HERE = Path(__file__).resolve().parent
-AGREED = 0.05
 PROMPT_TOKENS = 128
-OURS = (
-    "TTFT from the intended instant to the first event with text; ITL pooled over events with "
-    "text; tokens over the seconds of the schedule"
-)
+OVERHEAD_SECONDS = 45.0  # of a run beside its load: the server's start and the tool's
+SOMETHING_LEFT = 3
 MIX = """\
 apiVersion: salver/v1
 kind: TrafficMix
@@ -56,48 +54,46 @@ flows:
 """
 
 
-@dataclass(frozen=True)
-class Served:
-    """The server's own means of the same run, in seconds, and what it generated."""
-
-    ttft: float
-    gaps: float
-    requests: int
-    tokens: int
-
-
-@dataclass(frozen=True)
-class Line:
-    """One run: what the tool said, and what the server did."""
-
-    tool: str
-    figures: Figures
-    served: Served
-
-
 def main() -> int:
     options = parse()
     place = locate(options.peers, options.contract)
     tools = chosen(options.only, place.root)
     options.output.mkdir(parents=True, exist_ok=True)
     load = write_load(place, options)
-    server = salver_server(options.contract)
-    lines: list[Line] = []
-    failures: list[str] = []
-    for number in range(options.rounds):
-        for name in [None, *tools, None] if number == options.rounds - 1 else [None, *tools]:
-            directory = options.output / f"{number + 1}-{name.name if name else 'salver'}"
+    server = paced_server() if options.paced else salver_server(options.contract)
+    deadline = time.monotonic() + options.piece
+    lines, failures, left = [], [], 0
+    for number in range(1, options.rounds + 1):
+        contenders: list[Tool | None] = [None, *tools]
+        for tool in contenders if number % 2 else reversed(contenders):
+            directory = options.output / f"{number}-{tool.name if tool else OURS}"
+            line = kept(directory)
+            if line is None and time.monotonic() + load.seconds + OVERHEAD_SECONDS > deadline:
+                left += 1
+                continue
             try:
-                lines.append(measured(server, name, place.root, load, directory))
-                print(f"{lines[-1].tool}: {lines[-1].figures}", flush=True)
+                line = line or measured(server, tool, place.root, load, directory, number)
+                lines.append(line)
+                print(f"{number} {line.tool}: {line.figures}", flush=True)
             except (ServerFailed, ToolFailed) as failed:
                 failures.append(str(failed))
-    text = report(lines, failures, load)
+    text = report(lines, failures, load, server.name)
     (options.output / "agreement.md").write_text(text)
-    found = [asdict(line) for line in lines]
-    (options.output / "agreement.json").write_text(json.dumps(found, indent=2))
     print(text)
-    return 1 if failures or not lines else 0
+    print(f"left to do: {left} runs")
+    return 1 if failures or not lines else SOMETHING_LEFT if left else 0
+
+
+def kept(directory: Path) -> Line | None:
+    """The run that is in a directory already."""
+    path = directory / "line.json"
+    return msgspec.json.decode(path.read_bytes(), type=Line) if path.exists() else None
+
+
+def paced_server() -> Server:
+    """One that only waits."""
+    command = (sys.executable, str(HERE / "serve_paced.py"), "{port}")
+    return Server("a server that only waits", "", command, "/metrics")
 
 
 def chosen(only: Sequence[str] | None, root: Path) -> list[Tool]:
@@ -132,6 +128,7 @@ def write_load(place: Place, options: argparse.Namespace) -> Load:
         place.model(HUGGING_FACE),
         options.rate,
         requests,
+        PROMPT_TOKENS,
         output,
     )
 
@@ -152,8 +149,10 @@ def made_prompts(tokenizer: Tokenizer, count: int) -> list[str]:
     return prompts
 
 
-def measured(server: Server, tool: Tool | None, root: Path, load: Load, directory: Path) -> Line:
-    """One run of one tool, or of ours, against a server of its own."""
+def measured(
+    server: Server, tool: Tool | None, root: Path, load: Load, directory: Path, number: int
+) -> Line:
+    """One run of one tool, or of ours, against a server of its own; its directory keeps it."""
     directory.mkdir(parents=True, exist_ok=True)
     with server.running(directory) as url:
         warm_up(url, load)
@@ -163,7 +162,10 @@ def measured(server: Server, tool: Tool | None, root: Path, load: Load, director
         else:
             figures = uvloop.run(ours(load, url, directory))
         after = counted(url)
-    return Line(tool.name if tool else "salver", figures, served_between(before, after))
+    name = tool.name if tool else OURS
+    line = Line(number, name, figures, served_between(before, after))
+    (directory / "line.json").write_bytes(msgspec.json.encode(line))
+    return line
 
 
 async def ours(load: Load, url: str, directory: Path) -> Figures:
@@ -217,114 +219,24 @@ def counted(url: str) -> dict[str, float]:
 
 
 def served_between(before: dict[str, float], after: dict[str, float]) -> Served:
+    def grown(name: str) -> float:
+        return after[name] - before[name]
+
     def mean(name: str) -> float:
-        count = after[f"{name}_count"] - before[f"{name}_count"]
-        return (after[f"{name}_sum"] - before[f"{name}_sum"]) / count if count else 0.0
+        count = grown(f"{name}_count")
+        return grown(f"{name}_sum") / count if count else 0.0
 
     requests = "time_to_first_token_seconds_count"
+    others = None
+    if "span_seconds" in after:
+        others = (after["busy_seconds"] - after["own_seconds"]) / after["span_seconds"]
     return Served(
         ttft=mean("time_to_first_token_seconds"),
         gaps=mean("inter_token_latency_seconds"),
-        requests=round(after[requests] - before[requests]),
-        tokens=round(after["generation_tokens_total"] - before["generation_tokens_total"]),
+        requests=round(grown(requests)),
+        tokens=round(grown("generation_tokens_total")),
+        client_cores=others,
     )
-
-
-def report(lines: Sequence[Line], failures: Sequence[str], load: Load) -> str:
-    """Every run, how far each tool is from ours, and what each means by its words."""
-    heads = (
-        "tool",
-        "answered",
-        "TTFT mean (p50, p95), ms",
-        "server's TTFT",
-        "client adds",
-        "ITL mean (p50), ms",
-        "server's ITL",
-        "tokens/s",
-    )
-    table = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads), *map(_row, lines)]
-    return "\n".join(
-        [
-            f"# Agreement of load generators, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n",
-            f"`{shlex.join(['python', *sys.argv])}`\n",
-            f"{load.requests} requests at a constant {load.rate:g}/s, {PROMPT_TOKENS} tokens in, "
-            f"{load.output_tokens} out, end of sequence ignored, a server of its own for each run.\n",
-            *table,
-            "",
-            *verdicts(lines),
-            "",
-            f"- salver: {OURS}.",
-            *(f"- {tool.name}: {tool.definitions}." for tool in TOOLS),
-            *(f"- FAILED {failure}" for failure in failures),
-            "",
-        ]
-    )
-
-
-def _row(line: Line) -> str:
-    figures, served = line.figures, line.served
-    cells = (
-        line.tool,
-        f"{figures.requests} of {served.requests}",
-        f"{_ms(figures.ttft)} ({_ms(figures.ttft_p50)}, {_ms(figures.ttft_p95)})",
-        _ms(served.ttft),
-        _ms(figures.ttft - served.ttft),
-        f"{_ms(figures.gaps)} ({_ms(figures.gaps_p50)})",
-        _ms(served.gaps),
-        f"{figures.output_rate:.1f}",
-    )
-    return f"| {' | '.join(cells)} |"
-
-
-def verdicts(lines: Sequence[Line]) -> list[str]:
-    """Each tool's means against ours, as said and with the server's own difference taken out."""
-    ours = [line for line in lines if line.tool == "salver"]
-    if not ours:
-        return []
-    rows = []
-    for name in dict.fromkeys(line.tool for line in lines if line.tool != "salver"):
-        theirs = [line for line in lines if line.tool == name]
-        cells = [
-            _compared(
-                [line.figures.ttft for line in theirs],
-                [line.figures.ttft for line in ours],
-                [line.served.ttft for line in theirs],
-                [line.served.ttft for line in ours],
-            ),
-            _compared(
-                [line.figures.gaps for line in theirs],
-                [line.figures.gaps for line in ours],
-                [line.served.gaps for line in theirs],
-                [line.served.gaps for line in ours],
-            ),
-            _verdict(
-                fmean(line.figures.output_rate for line in theirs)
-                / fmean(line.figures.output_rate for line in ours)
-                - 1
-            ),
-        ]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    head = "| against salver bench | TTFT | ITL | tokens/s |\n| --- | --- | --- | --- |"
-    return [head, *rows]
-
-
-def _compared(
-    theirs: Sequence[float],
-    ours: Sequence[float],
-    served_theirs: Sequence[float],
-    served_ours: Sequence[float],
-) -> str:
-    as_said = fmean(theirs) / fmean(ours) - 1
-    client = fmean(theirs) / fmean(served_theirs) / (fmean(ours) / fmean(served_ours)) - 1
-    return f"{as_said:+.1%} as said; {_verdict(client)} against the server's own"
-
-
-def _verdict(difference: float) -> str:
-    return f"{difference:+.1%}, {'agrees' if abs(difference) <= AGREED else 'DIFFERS'}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.2f}"
 
 
 def _write_lines(path: Path, rows: Sequence[object]) -> None:
@@ -336,9 +248,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--contract", type=Path, default=CONTRACT)
     parser.add_argument("--peers", type=Path, default=default_root(), help="where the tools are")
     parser.add_argument("--only", nargs="+", help="tools beside ours, by name")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--paced", action="store_true", help="a server that only waits")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rate", type=float, default=4.0)
-    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--piece", type=float, default=float("inf"), help="seconds of this piece")
     parser.add_argument("--output-tokens", type=int, default=64)
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     parser.add_argument("--output", type=Path, default=HERE / "results" / f"agreement-{stamp}")

@@ -25,10 +25,11 @@ from salver.bench.search import Point, sweep
 from salver.bench.target import Target
 from salver.workload import Workload, load_mix
 
-from peers import CONTRACT, default_root, locate  # isort: skip - beside servers' own path
+from peers import default_root, locate  # isort: skip - beside servers' own path
 
 HERE = Path(__file__).resolve().parent
 MIXES = HERE.parent / "mixes"
+CONTRACT = HERE / "contract.yaml"
 SOMETHING_LEFT = 3
 
 

@@ -42,6 +42,7 @@ class Load:
     tokenizer: Path
     rate: float
     requests: int
+    input_tokens: int
     output_tokens: int
 
     @property

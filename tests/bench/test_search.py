@@ -163,7 +163,7 @@ async def test_a_page_needs_nothing_from_elsewhere() -> None:
     measured = await Pretend(5).measure(10, 0)
     named = replace(measured.report, mix="<b>mix</b>")
     html = of_run(Measurement(named, measured.records)).html
-    assert html.count("<svg") == 5
+    assert html.count("<svg") == 6
     assert "<b>mix" not in html
     for outside in ("src=", "href=", "@import", "url("):
         assert outside not in html

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = ("servers", "tools", "agreement")
+MODULES = ("servers", "tools", "agreement", "agreement_report", "cells", "tables")
 
 
 @pytest.fixture
@@ -43,12 +43,13 @@ def test_servers_are_refused_by_name(serving: ModuleType) -> None:
 def test_a_slower_server_is_not_a_disagreement_of_the_tools(serving: ModuleType) -> None:
     def line(tool: str, ttft: float, gaps: float, served: float) -> object:
         figures = serving.tools.Figures(1, ttft, ttft, ttft, gaps, gaps, 100.0)
-        return serving.agreement.Line(tool, figures, serving.agreement.Served(served, 0.01, 1, 1))
+        served_ = serving.agreement_report.Served(served, 0.01, 1, 1)
+        return serving.agreement_report.Line(1, tool, figures, served_)
 
     lines = [line("salver", 0.1, 0.01, 0.1), line("vllm", 0.2, 0.02, 0.2)]
-    *_, row = serving.agreement.verdicts(lines)
-    assert "+100.0% as said; +0.0%, agrees" in row
-    assert "+100.0% as said; +100.0%, DIFFERS" in row
+    *_, row = serving.agreement_report.verdicts(lines)
+    assert "+100.0%: the server itself +100.0%, the tool +0.0%, agrees" in row
+    assert "+100.0%: the server itself +0.0%, the tool +100.0%, DIFFERS" in row
 
 
 def test_counters_are_of_the_run_alone(serving: ModuleType) -> None:
@@ -57,6 +58,6 @@ def test_counters_are_of_the_run_alone(serving: ModuleType) -> None:
     for name in ("time_to_first_token_seconds", "inter_token_latency_seconds"):
         before |= {f"{name}_count": 1.0, f"{name}_sum": 9.0}
         after |= {f"{name}_count": 3.0, f"{name}_sum": 10.0}
-    assert serving.agreement.served_between(before, after) == serving.agreement.Served(
+    assert serving.agreement.served_between(before, after) == serving.agreement_report.Served(
         0.5, 0.5, 2, 10
     )

@@ -1,5 +1,6 @@
 """Prompts of files, as conversations and as texts."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,18 @@ def test_without_sessions_every_request_is_a_first_turn(
     assert {one.prompt for one in arrivals[:3]} == {"One?", "Two?", "Three?"}
     assert [one.prompt for one in arrivals[:3]] == [one.prompt for one in arrivals[3:6]]
     assert {one.input_tokens for one in arrivals} == {None}
+
+
+def test_numbered_conversations_share_no_beginning(
+    make_workload: MakeWorkload, prompts: Path
+) -> None:
+    sessions = {"sessions": {"turns": {"fixed": 2}, "think": "1s"}}
+    arrivals = drawn(make_workload, prompts, sessions, send="text", numbered=True)
+    openings = {str(one.prompt)[:13] for one in arrivals}
+    assert len(openings) == len({one.session for one in arrivals}) > 100
+    for one in arrivals:
+        assert re.match(r"\[[0-9]{10}\] [OT]", str(one.prompt))
+        assert str(one.prompt).count("[") == 1  # later turns have none of their own
 
 
 def test_sessions_follow_the_file_and_grow(make_workload: MakeWorkload, prompts: Path) -> None:

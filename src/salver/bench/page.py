@@ -1,34 +1,51 @@
 """Reports as one HTML file: no script, font or image from anywhere else."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
-from salver.bench.plots import Chart, Series, distribution, svg
-from salver.bench.record import Record
+from salver.bench.plots import COLOURS, Chart, svg
 from salver.bench.report import Report
-from salver.bench.summary import waited
-from salver.bench.table import report_text
-from salver.telemetry import Ending, is_good
-
-SECONDS_PER_BAR = 1.0
+from salver.bench.table import objectives_text, report_text, scaling_text, seconds
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2733; --paper: #fff; --faint: #8b98a5;
-  --c0: #2563eb; --c1: #d9480f; --c2: #0f9d58; --c3: #9333ea; --c4: #b8860b; --c5: #db2777; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0f1419; --c0: #6ea8fe; } }
+:root { color-scheme: light dark; --ink: #1f2933; --soft: #5f6c7b; --paper: #fff; --card: #f5f7fa;
+  --line: #d9e0e7; --blue: #2f6fde; --orange: #d9761a; --green: #1f9d6b; --purple: #8250d4;
+  --red: #d0384b; --pink: #c43d8f; --gold: #a6851a; --grey: #93a1af; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e3e9ef; --soft: #9aa7b4; --paper: #11161c;
+  --card: #1a2129; --line: #2d3743; --blue: #6ea3ff; --orange: #f0a04b; --green: #4cc38f;
+  --purple: #b392f0; --red: #ff7b86; --pink: #f285c1; --gold: #d9b84a; --grey: #66727f; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
-pre { font-size: 13px; overflow-x: auto; } .invalid { color: #d9480f; font-weight: bold; }
-main { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 1.5rem; }
-figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; }
-svg text { font-size: 11px; fill: currentColor; } .mid { text-anchor: middle; }
-.end { text-anchor: end; } .grid { stroke: var(--faint); stroke-opacity: .25; }
-.mark { stroke: var(--ink); stroke-dasharray: 4 3; } svg path { fill: none; stroke-width: 1.6; }
-button { border: 0; background: none; font: inherit; cursor: pointer; } .off { opacity: .12; }
+  max-width: 1180px; margin: 2rem auto; padding: 0 1.2rem; }
+h1 { font-size: 1.5rem; margin: 0; } h1 + p { color: var(--soft); margin: .2rem 0 1.2rem; }
+.invalid { border-left: 4px solid var(--red); background: var(--card); padding: .6rem 1rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .8rem; }
+.cards div { background: var(--card); border-radius: 8px; padding: .7rem .9rem; }
+.cards b { display: block; font-size: 1.45rem; line-height: 1.3; font-weight: 600; }
+.cards span { color: var(--soft); font-size: 13px; display: block; }
+.good b { color: var(--green); } .bad b { color: var(--red); }
+main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr));
+  gap: 1.8rem 2rem; margin: 1.8rem 0; }
+figure { margin: 0; position: relative; } figcaption { font-weight: 600; }
+nav { margin: .1rem 0; } svg { width: 100%; height: auto; }
+pre { font-size: 13px; line-height: 1.45; overflow-x: auto; background: var(--card);
+  border-radius: 8px; padding: .9rem 1.1rem; }
+svg text { font-size: 12px; fill: var(--soft); } .mid { text-anchor: middle; }
+.end { text-anchor: end; } .grid { stroke: var(--line); fill: none; }
+.mark { stroke: var(--ink); stroke-dasharray: 5 4; fill: none; }
+svg .name { fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 4px; }
+.line path { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.dots circle { stroke: none; fill-opacity: .7; }
+button { border: 0; background: none; font: inherit; font-size: 13px; cursor: pointer;
+  color: inherit; padding: 0 .9rem 0 0; }
+button::before { content: ""; display: inline-block; width: .7em; height: .7em; border-radius: 2px;
+  margin-right: .4em; }
+.off { opacity: .15; }
 """ + "".join(
-    f"path.c{n} {{ stroke: var(--c{n}); }} .c{n} circle {{ fill: var(--c{n}); fill-opacity: .55; }} "
-    f"button.c{n} {{ color: var(--c{n}); }}\n"
-    for n in range(6)
+    f".line.{name} path {{ stroke: var(--{name}); }} "
+    f".dots.{name} circle, .bars.{name} rect {{ fill: var(--{name}); }} "
+    f"button.{name}::before {{ background: var(--{name}); }}\n"
+    for name in COLOURS
 )
 _SCRIPT = """
 document.querySelectorAll("button[data-series]").forEach(button => button.onclick = () => {
@@ -38,77 +55,84 @@ document.querySelectorAll("button[data-series]").forEach(button => button.onclic
 """
 
 
-def page(title: str, text: str, charts: Iterable[Chart], *, warning: str = "") -> str:
-    """A whole page: a text as it stands in the terminal, then charts."""
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One figure that is seen first, with what it is and what to hold it against."""
+
+    name: str
+    value: str
+    beside: str
+    verdict: bool | None = None  # whether it is as it should be, where that can be said
+
+
+def page(
+    title: str,
+    text: str,
+    charts: Iterable[Chart],
+    *,
+    about: str = "",
+    cards: Sequence[Card] = (),
+    warning: str = "",
+) -> str:
+    """A whole page: what is seen first, charts, and all figures as they stand in the terminal."""
     warned = f'<p class="invalid">{escape(warning)}</p>' if warning else ""
+    shown = f'<section class="cards">{"".join(map(_card, cards))}</section>' if cards else ""
+    body, figures = f"<main>{''.join(map(svg, charts))}</main>", f"<pre>{escape(text)}</pre>"
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{escape(title)}</h1>{warned}<pre>{escape(text)}</pre>"
-        f"<main>{''.join(map(svg, charts))}</main><script>{_SCRIPT}</script></html>"
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+        f"<h1>{escape(title)}</h1><p>{escape(about)}</p>{warned}"
+        f"{shown + body + figures if cards else figures + body}<script>{_SCRIPT}</script></html>"
     )
 
 
-def run_page(report: Report, records: Sequence[Record]) -> str:
+def run_page(report: Report, charts: Iterable[Chart]) -> str:
     """One run as a page."""
     warning = "" if report.valid else "INVALID: " + "; ".join(report.client.problems)
-    charts = run_charts(report, report.window.judged(records))
-    return page(f"{report.mix} against {report.url}", report_text(report), charts, warning=warning)
+    return page(
+        f"{report.mix} against {report.url}",
+        report_text(report),
+        charts,
+        about=_about(report),
+        cards=cards_of(report),
+        warning=warning,
+    )
 
 
-def run_charts(report: Report, judged: Sequence[Record]) -> list[Chart]:
-    """Distributions, latencies over time and goodput over time, by tenant where there are several."""
-    ttft, tpot = report.objectives.ttft, report.objectives.tpot
-    bound = [("SLO", ttft)] if ttft else []
-    groups = _groups(report, judged)
-    gaps = [
-        distribution(name, [gap for record in records for gap in record.latencies().gaps])
-        for name, records in groups
-    ]
-    firsts = [distribution(name, _waits(records)) for name, records in groups]
+def cards_of(report: Report) -> list[Card]:
+    """What a reader wants to know first of one run."""
+    total, client, bounds = report.total, report.client, report.objectives
+    endings = ", ".join(f"{count} {name}" for name, count in total.endings.items())
     return [
-        Chart("Time to first token", "s", "share", firsts, True, 1.0, bound),
-        Chart("Gaps between tokens (ITL)", "s", "share", gaps, True, 1.0,
-              [("SLO (TPOT)", tpot)] if tpot else []),
-        Chart("Time to first token, by arrival", "s of the schedule", "s", _over_time(judged),
-              y_marks=bound),
-        Chart("Goodput over time", "s of the schedule", "per second", _by_second(report, judged)),
-        Chart("The client's lag", "s of the schedule", "s",
-              [Series("lag", [(record.at, record.lag) for record in judged], "dots")],
-              y_marks=[("allowed", report.client.lag_allowed)]),
+        Card("Goodput", f"{total.goodput.share:.1%}",
+             f"{total.goodput.rate:.2f}/s of {total.rate:.2f}/s"),
+        Card("Time to first token, p50", seconds(total.ttft.p50), f"p95 {seconds(total.ttft.p95)}",
+             _within(total.ttft.p95, bounds.ttft)),
+        Card("Time per token, p50", seconds(total.tpot.p50), f"p95 {seconds(total.tpot.p95)}",
+             _within(total.tpot.p95, bounds.tpot)),
+        Card("Output", f"{total.output_rate:,.0f}/s", "tokens a second"),
+        Card("Arrivals", str(total.arrivals), endings),
+        Card("Client's lag, p99", seconds(client.lag_p99), f"{client.cpu_share:.0%} of a core",
+             client.valid),
     ]  # fmt: skip
 
 
-def _groups(report: Report, judged: Sequence[Record]) -> list[tuple[str, list[Record]]]:
-    names = list(report.tenants)
-    return [(name, [record for record in judged if record.tenant == name]) for name in names]
+def _about(report: Report) -> str:
+    parts = [report.model, objectives_text(report.objectives), f"seed {report.seed}"]
+    parts += map(scaling_text, report.scalings)
+    if report.closed_loop:
+        parts.append("a closed loop: no measure of overload")
+    return " · ".join(parts)
 
 
-def _waits(records: Iterable[Record]) -> list[float]:
-    return [wait for record in records if (wait := waited(record)) is not None]
+def _card(card: Card) -> str:
+    verdict = {True: "good", False: "bad", None: ""}[card.verdict]
+    return (
+        f'<div class="{verdict}"><span>{escape(card.name)}</span><b>{escape(card.value)}</b>'
+        f"<span>{escape(card.beside)}</span></div>"
+    )
 
 
-def _over_time(judged: Sequence[Record]) -> list[Series]:
-    """A dot per arrival, by how it ended; one without a token at the time until it ended."""
-    present = [ending for ending in Ending if any(r.ending == ending for r in judged)]
-    return [
-        Series(str(ending), [(r.at, _wait(r)) for r in judged if r.ending == ending], "dots")
-        for ending in present
-    ]
-
-
-def _wait(record: Record) -> float:
-    return (record.events[0] if record.events else record.ended) - record.at
-
-
-def _by_second(report: Report, judged: Sequence[Record]) -> list[Series]:
-    bars = max(1, int(report.window.seconds / SECONDS_PER_BAR))
-    arrived, good = [0] * bars, [0] * bars
-    for record in judged:
-        bar = min(int((record.at - report.window.begin) / SECONDS_PER_BAR), bars - 1)
-        arrived[bar] += 1
-        good[bar] += is_good(record.ending, record.latencies(), report.objectives)
-    at = [report.window.begin + bar * SECONDS_PER_BAR for bar in range(bars)]
-    return [
-        Series("arrived", list(zip(at, map(float, arrived), strict=True))),
-        Series("good", list(zip(at, map(float, good), strict=True))),
-    ]
+def _within(value: float | None, bound: float | None) -> bool | None:
+    return None if value is None or bound is None else value <= bound

@@ -1,49 +1,52 @@
 """One line on a terminal while a run goes on: rate, in flight, goodput, lag."""
 
+import os
 from typing import IO
 
-from salver.bench.record import Record
 from salver.bench.run import Progress
-from salver.telemetry import Objectives, is_good
+from salver.telemetry import Goodput, Objectives, goodput
 
 REDRAW_SECONDS = 0.2
 _RECENT = 50  # heartbeats: one second of them
 
 
 class Line:
-    """Redraws itself on `stream` a few times a second; a `Watch`."""
+    """Redraws itself on a terminal a few times a second; a `Watch`."""
 
-    def __init__(self, stream: IO[str], label: str, objectives: Objectives) -> None:
-        self._stream = stream
+    def __init__(self, terminal: IO[str], label: str, objectives: Objectives) -> None:
+        self._terminal = terminal
         self._label = label
         self._objectives = objectives
         self._drawn = float("-inf")
-        self._judged = 0
-        self._good = 0
+        self._judged = Goodput(0, 0, 0.0)
 
     def __call__(self, progress: Progress) -> None:
         if progress.now < self._drawn + REDRAW_SECONDS:
             return
         self._drawn = progress.now
-        self._stream.write(f"\r\x1b[K{self.text(progress)}")
-        self._stream.flush()
+        columns = os.get_terminal_size(self._terminal.fileno()).columns
+        self._write(self.text(progress)[: columns - 1])  # a full line would wrap, and stay
 
     def text(self, progress: Progress) -> str:
-        """The line for this moment. Judges each ended arrival once."""
-        fresh = progress.records[self._judged :]
-        self._judged = len(progress.records)
-        self._good += sum(map(self._is_good, fresh))
-        share = self._good / self._judged if self._judged else 1.0
-        rate = progress.sent / progress.now if progress.now > 0 else 0.0
+        """The line for this moment. Judges each ended arrival once, as what ended by now."""
+        self._judge(progress)
+        now = max(progress.now, 0.0)
+        rate = progress.sent / now if now else 0.0
         lag = max(progress.beats[-_RECENT:], default=0.0)
         return (
-            f"{self._label}  {max(progress.now, 0.0):5.1f} s  {rate:6.2f} sent/s  "
-            f"{progress.in_flight:4d} in flight  goodput {share:4.0%}  lag {lag * 1000:.0f} ms"
+            f"{now:5.1f} s  {rate:6.2f} sent/s  {progress.in_flight:4d} in flight  "
+            f"goodput {self._judged.share:4.0%}  lag {lag * 1000:3.0f} ms  {self._label}"
         )
 
     def clear(self) -> None:
-        self._stream.write("\r\x1b[K")
-        self._stream.flush()
+        self._write("")
 
-    def _is_good(self, record: Record) -> bool:
-        return is_good(record.ending, record.latencies(), self._objectives)
+    def _judge(self, progress: Progress) -> None:
+        fresh = progress.records[self._judged.arrivals :]
+        seconds = progress.now - self._judged.seconds
+        ended = ((record.ending, record.latencies()) for record in fresh)
+        self._judged += goodput(ended, self._objectives, seconds=seconds)
+
+    def _write(self, text: str) -> None:
+        self._terminal.write(f"\r\x1b[K{text}")
+        self._terminal.flush()

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from salver.bench.measure import Measurement
-from salver.bench.page import page, run_charts, run_page
+from salver.bench.page import page, run_page
 from salver.bench.plots import Chart, Series
 from salver.bench.report import as_record, write_records
+from salver.bench.run_charts import run_charts
 from salver.bench.search import Comparison, Found, Point
 from salver.bench.statistics import Interval
 from salver.bench.table import goodput_text, lines, report_text, seconds
@@ -45,7 +46,7 @@ class Results:
 def of_run(run: Measurement) -> Results:
     """One run."""
     report = run.report
-    html = run_page(report, run.records)
+    html = run_page(report, run_charts(report, run.records))
     return Results(report.mix, report_text(report), as_record(report), html, {"requests": run})
 
 
@@ -57,10 +58,10 @@ def of_points(title: str, points: Sequence[Point], found: Found | None = None) -
         text += f"\n\n{_found_text(found)}"
         record |= {"highest_rate": found.highest, "failed_rate": found.failed}
         record["wanted_share"] = found.wanted_share
-    charts = _point_charts(points)
+    charts = _point_charts(points, found)
     if points:
         run = points[-1].runs[0]
-        charts += run_charts(run.report, run.report.window.judged(run.records))
+        charts += run_charts(run.report, run.records)
     runs = {f"rate-{p.rate:g}-seed-{run.report.seed}": run for p in points for run in p.runs}
     return Results(title, text, record, page(title, text, charts), runs)
 
@@ -129,18 +130,23 @@ def _point_record(point: Point) -> dict[str, Any]:
     }
 
 
-def _point_charts(points: Sequence[Point]) -> list[Chart]:
+def _point_charts(points: Sequence[Point], found: Found | None) -> list[Chart]:
     if len(points) < 2:
         return []
     ordered = sorted(points, key=lambda point: point.rate)
     rates = [point.rate for point in ordered]
     good = [(point.rate, point.goodput_rate) for point in ordered]
-    series = [Series("offered", list(zip(rates, rates, strict=True))), Series("good", good)]
-    shares = Series("share", [(point.rate, point.share.value) for point in ordered])
+    ideal = Series("offered", [(0.0, 0.0), (rates[-1], rates[-1])], colour="grey")
+    shares = [(point.rate, point.share.value) for point in ordered]
+    wanted = [(f"{found.wanted_share:.0%}", found.wanted_share)] if found else []
+    offered = "requests/s offered"
     return [
-        Chart("Goodput against rate", "requests/s offered", "good/s", series),
-        Chart("Share that is good", "requests/s offered", "share", [shares], y_max=1.0),
-    ]
+        Chart("Goodput against rate", offered, "good/s",
+              [ideal, Series("good", good, colour="green"), Series("", good, "dots", "green")]),
+        Chart("Share that is good", offered, "",
+              [Series("share", shares, colour="green"), Series("", shares, "dots", "green")],
+              y="share", y_max=1.0, y_marks=wanted),
+    ]  # fmt: skip
 
 
 def _side(number: int, name: str, run: Measurement) -> tuple[str, ...]:
@@ -154,7 +160,7 @@ def _side_charts(comparison: Comparison) -> list[Chart]:
     pair = comparison.runs[-1]
     charts: list[Chart] = []
     for name, run in zip("AB", pair, strict=True):
-        made = run_charts(run.report, run.report.window.judged(run.records))
+        made = run_charts(run.report, run.records)
         charts += [replace(chart, title=f"{name}: {chart.title}") for chart in made]
     return charts
 

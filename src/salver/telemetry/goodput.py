@@ -41,6 +41,12 @@ class Goodput:
     arrivals: int
     seconds: float
 
+    def __add__(self, later: "Goodput") -> "Goodput":
+        """Of this window and the one after it."""
+        return Goodput(
+            self.good + later.good, self.arrivals + later.arrivals, self.seconds + later.seconds
+        )
+
     @property
     def share(self) -> float:
         """In [0, 1]; 1 where nothing arrived."""

@@ -47,13 +47,13 @@ class FlowSource:
         self, seed: int, rate_factor: float, duration: float
     ) -> Iterator[Iterator[Arrival]]:
         """The sessions of an open loop that begin in [0, duration), each as its turns."""
-        draws = SessionDraws(self._flow, self._texts, seed)
+        draws = SessionDraws(self._flow, self._texts, seed, f"x{rate_factor!r}")
         for number, (at, row) in enumerate(self._beginnings(seed, rate_factor, duration)):
             yield draws.session(number, at, row)
 
     def user(self, seed: int, user: int, loop: ClosedLoop) -> Iterator[Arrival]:
         """What one user of a closed loop asks, without end; `at` is the pause before it."""
-        draws = SessionDraws(self._flow, self._texts, seed, user)
+        draws = SessionDraws(self._flow, self._texts, seed, "loop", user)
         pauses = stream(seed, self._flow.name, user, "pauses")
         rows = self._rows_at_random(seed, user)
         for number in count():

@@ -169,6 +169,12 @@ class PromptFile(Section):
     system: Text | None = Field(
         default=None, description="A system message before each of them.", examples=["Be brief."]
     )
+    numbered: bool = Field(
+        default=False,
+        description="Each conversation opens with a number of its own, so that no server finds it "
+        "in a cache of prompts.",
+        examples=[True],
+    )
 
 
 class Prompts(Section):

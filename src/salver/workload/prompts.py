@@ -1,6 +1,7 @@
 """What requests say. A conversation grows: each turn begins with everything before it, exactly."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,22 @@ FILLER = "Let me think about this step by step, and then say what follows from i
 _CHARACTERS_PER_TOKEN = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Names one telling of a flow: what is said in it is said in no other.
+
+    Runs at several rates are several tellings. Were they one, a server would find the prompts of
+    the second run in its prefix cache, and seem faster the more often it is measured.
+    """
+
+    seed: int
+    flow: str
+    telling: str
+
+    def stream(self, *path: str | int) -> np.random.Generator:
+        return stream(self.seed, self.flow, self.telling, *path)
+
+
 class TokenPrompts:
     """Prompts of token ids drawn from [first, last).
 
@@ -24,14 +41,15 @@ class TokenPrompts:
     is the same ids. Prefixes and the content identity of traces are both blocks.
     """
 
-    def __init__(self, first: int, last: int, seed: int, flow: str) -> None:
+    def __init__(self, first: int, last: int, contents: Contents, *path: str | int) -> None:
         self._first, self._last = first, last
-        self._seed, self._flow = seed, flow
+        self._contents = contents
+        self._random = contents.stream(*path, "prompt")
         self._block = lru_cache(maxsize=65536)(self._draw_block)
 
-    def draw(self, count: int, random: np.random.Generator) -> tuple[int, ...]:
+    def draw(self, count: int) -> tuple[int, ...]:
         """Ids that nothing else shares."""
-        return tuple(random.integers(self._first, self._last, count).tolist())
+        return self._drawn(count, self._random)
 
     def block(self, kind: str, name: int, count: int) -> tuple[int, ...]:
         """The first `count` ids of a named block."""
@@ -47,7 +65,10 @@ class TokenPrompts:
         return tuple(ids[:count])
 
     def _draw_block(self, kind: str, name: int, count: int) -> tuple[int, ...]:
-        return self.draw(count, stream(self._seed, self._flow, kind, name))
+        return self._drawn(count, self._contents.stream(kind, name))
+
+    def _drawn(self, count: int, random: np.random.Generator) -> tuple[int, ...]:
+        return tuple(random.integers(self._first, self._last, count).tolist())
 
 
 def read_prompts(path: Path, spec: PromptFile) -> list[tuple[str, ...]]:
@@ -71,12 +92,14 @@ def read_prompts(path: Path, spec: PromptFile) -> list[tuple[str, ...]]:
 
 
 def conversation(
-    turns: Sequence[str], spec: PromptFile, answers: Sequence[int]
+    turns: Sequence[str], spec: PromptFile, answers: Sequence[int], number: int
 ) -> Iterator[Prompt]:
     """The prompts of the first turns, one for each of `answers`: the tokens said after each."""
     messages = [Message("system", spec.system)] if spec.system else []
+    opening = f"[{number}] " if spec.numbered else ""
     for text, answer in zip(turns, answers, strict=False):
-        messages.append(Message("user", text))
+        messages.append(Message("user", opening + text))
+        opening = ""
         yield tuple(messages) if spec.send == "chat" else _as_text(messages)
         messages.append(Message("assistant", _said(answer)))
 

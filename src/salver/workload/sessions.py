@@ -1,7 +1,8 @@
 """What is in a session: whose it is, its turns, their lengths and their prompts.
 
 Each of these is drawn from a stream of its own, session by session, so that (say) another output
-length leaves every prompt as it was, and the tenth session is the same whatever the rate.
+length leaves every prompt as it was, and the tenth session is the same whatever the rate, but for
+what is said in it (`salver.workload.prompts.Contents`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from salver.workload.arrival import Arrival, Prompt
 from salver.workload.lengths import draw_length
 from salver.workload.mix import Flow, TenantShare
-from salver.workload.prompts import TokenPrompts, conversation
+from salver.workload.prompts import Contents, TokenPrompts, conversation
 from salver.workload.randomness import stream
 from salver.workload.traces import BLOCK_TOKENS, Row
 
@@ -30,7 +31,6 @@ class _Streams:
     think: np.random.Generator
     input: np.random.Generator
     output: np.random.Generator
-    prompt: np.random.Generator
     prefix: np.random.Generator
     abandoned: np.random.Generator
 
@@ -42,18 +42,26 @@ class _Streams:
 class SessionDraws:
     """Draws one flow's sessions, in order of their numbers.
 
-    `path` tells apart several sequences of one flow: the users of a closed loop.
+    `telling` decides what is said. `path` tells apart several sequences of one flow: the users of
+    a closed loop.
     """
 
     def __init__(
-        self, flow: Flow, texts: Sequence[tuple[str, ...]], seed: int, *path: str | int
+        self,
+        flow: Flow,
+        texts: Sequence[tuple[str, ...]],
+        seed: int,
+        telling: str,
+        *path: str | int,
     ) -> None:
         self._flow = flow
         self._texts = texts
         self._streams = _Streams.of(seed, flow.name, *path)
         self._shares = np.array(list(accumulate(tenant.share for tenant in flow.tenants)))
         self._order = stream(seed, flow.name, *path, "order").permutation(len(texts))
-        self._tokens = TokenPrompts(*(flow.prompts.tokens or (0, 1)), seed, flow.name)
+        contents = Contents(seed, flow.name, telling)
+        self._numbers = contents.stream(*path, "number")
+        self._tokens = TokenPrompts(*(flow.prompts.tokens or (0, 1)), contents, *path)
         self._name = ".".join(map(str, (flow.name, *path)))
 
     def session(self, number: int, at: float, row: Row = NO_ROW) -> Iterator[Arrival]:
@@ -63,7 +71,9 @@ class SessionDraws:
         outputs = [self._output(row) for _ in range(self._turn_count(texts))]
         jsonl = self._flow.prompts.jsonl
         prompts = (
-            conversation(texts, jsonl, outputs) if jsonl else self._token_prompts(row, outputs)
+            conversation(texts, jsonl, outputs, self._number())
+            if jsonl
+            else self._token_prompts(row, outputs)
         )
         for turn, prompt in enumerate(prompts):
             if turn and self._flow.sessions:
@@ -94,6 +104,10 @@ class SessionDraws:
         drawn = draw_length(self._flow.sessions.turns, self._streams.turns)
         return min(drawn, len(texts)) if texts else drawn
 
+    def _number(self) -> int:
+        """Of ten digits, so that all are as long."""
+        return int(self._numbers.integers(10**9, 10**10))
+
     def _output(self, row: Row) -> int:
         return draw_length(self._flow.output, self._streams.output, row.output_tokens)
 
@@ -103,7 +117,7 @@ class SessionDraws:
         for output in outputs:
             said += self._new_tokens(row)
             yield said
-            said += self._tokens.draw(output, self._streams.prompt)
+            said += self._tokens.draw(output)
 
     def _prefix(self) -> tuple[int, ...]:
         prefixes = self._flow.prefixes
@@ -118,7 +132,7 @@ class SessionDraws:
             raise ValueError("loading a mix makes sure that token prompts have an input length")
         count = draw_length(lengths, self._streams.input, row.input_tokens)
         if not row.blocks:
-            return self._tokens.draw(count, self._streams.prompt)
+            return self._tokens.draw(count)
         each = max(1, round(BLOCK_TOKENS * (lengths.trace or 1.0)))
         return self._tokens.content(row.blocks, each, count)
 
