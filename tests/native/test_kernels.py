@@ -1,7 +1,5 @@
 """Each kernel on each path of this machine, against the same sum in double precision."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,6 +41,13 @@ def bf16(x: Floats) -> Doubles:
     bits = x.view(np.uint32)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
     return rounded.view(np.float32).astype(np.float64)
+
+
+def kept(kv_cache: str, x: Floats) -> Held:
+    """What a KV cache of that format keeps of `x` [tokens, heads, head_dim]."""
+    if kv_cache == "f32":
+        return x
+    return bf16(x) if kv_cache == "bf16" else int8_heads(x)
 
 
 @given(m=st.integers(1, 70), n=st.integers(1, 100), k=st.integers(1, 300), seed=SEEDS)
@@ -172,9 +177,8 @@ def test_attention(
     queries = 2 * draw(seed, tokens, heads[0], dim)
     keys, values = draw(seed + 1, context, heads[1], dim), draw(seed + 2, context, heads[1], dim)
     found = native.attention(isa, queries, keys, values, window, kv_cache, in_parts)
-    kept: Callable[[Floats], Held] = {"bf16": bf16, "int8": int8_heads, "f32": np.asarray}[kv_cache]
     asked = bf16(queries) if kv_cache == "bf16" else queries
-    held = Attention(asked, kept(keys), kept(values), window)
+    held = Attention(asked, kept(kv_cache, keys), kept(kv_cache, values), window)
     reach = np.abs(asked).astype(np.float64)
     if kv_cache == "int8":  # a query's digits are steps of its largest value
         reach[:] = reach.max(axis=-1, keepdims=True)
