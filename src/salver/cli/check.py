@@ -16,19 +16,21 @@ from salver.cli.home import store_root
 from salver.errors import ContractError
 
 if TYPE_CHECKING:
-    from salver.cli.fit import Fit
+    from salver.cli.fit import Artifact, Fit
     from salver.contract import DeclaredOnly, Deployment, Fault
     from salver.engine.memory import MemoryPlan
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `check` found. `deployment` is None if the file makes none; `fit` if it has faults."""
+    """What `check` found. `deployment` is None if the file makes none; `fit` if it has faults;
+    `artifact` also if it is not in the store."""
 
     file: Path
     deployment: "Deployment | None" = None
     faults: "tuple[Fault, ...]" = ()
     declared_only: "tuple[DeclaredOnly, ...]" = ()
+    artifact: "Artifact | None" = None
     fit: "Fit | None" = None
 
     def exit(self, *, strict: bool) -> Exit:
@@ -72,17 +74,20 @@ def examine(file: Path) -> Report:
         deployment = load_deployment(file)
     except ContractError as error:
         return Report(file, faults=error.faults)
-    faults = unavailable(deployment, native_core=native_is_built())
-    fit = None if faults else _fit(deployment)
-    return Report(file, deployment, faults, declared_only(deployment), fit)
+    if faults := unavailable(deployment, native_core=native_is_built()):
+        return Report(file, deployment, faults, declared_only(deployment))
+    artifact, fit = _fit(deployment)
+    return Report(file, deployment, (), declared_only(deployment), artifact, fit)
 
 
-def _fit(deployment: "Deployment") -> "Fit":
-    from salver.cli.fit import checkpoint_in_store, prove_fit
+def _fit(deployment: "Deployment") -> "tuple[Artifact | None, Fit]":
+    from salver.cli.fit import artifact_in_store, prove_fit
     from salver.cli.machine import this_machine
 
     release = deployment.release
-    return prove_fit(release, checkpoint_in_store(release, store_root()), this_machine())
+    artifact = artifact_in_store(release, store_root())
+    checkpoint = artifact.checkpoint if artifact else None
+    return artifact, prove_fit(release, checkpoint, this_machine())
 
 
 def report_lines(report: Report) -> Iterator[str]:
