@@ -3,7 +3,7 @@
 from salver.flow.deadline import passed
 from salver.flow.feasibility import (
     certain_output,
-    drain_seconds,
+    drained,
     least_own_seconds,
     optimistic,
     own_seconds,
@@ -15,7 +15,7 @@ from salver.flow.queue_bound import QueueBound
 __all__ = [
     "QueueBound",
     "certain_output",
-    "drain_seconds",
+    "drained",
     "least_own_seconds",
     "optimistic",
     "own_seconds",

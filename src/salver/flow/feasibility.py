@@ -56,14 +56,15 @@ def own_seconds(
     return output * model.base + asked + choices * answer
 
 
-def drain_seconds(work: Iterable[tuple[float, float]]) -> float:
-    """Until a queue is through: of each request, in order, its seconds and those to its deadline.
+def drained(at: float, work: Iterable[tuple[float, float]]) -> float:
+    """The instant at which a queue is through that is begun `at` an instant.
 
-    One that reaches its deadline is dropped there, and takes no more time.
+    `work` has each request's seconds and the instant of its deadline, in order. One that reaches its
+    deadline is dropped there, and takes no more time. A queue may be drained in pieces: each begins
+    where the one before was through.
     """
-    at = 0.0
-    for seconds, until_deadline in work:
-        at = max(at, min(at + seconds, until_deadline))
+    for seconds, deadline in work:
+        at = max(at, min(at + seconds, deadline))
     return at
 
 
