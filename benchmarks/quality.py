@@ -1,47 +1,46 @@
 """What each precision costs in answers: agreement with float32 on real text.
 
-    python benchmarks/quality.py TEXT [--model MODEL.gguf] [--tokens 5000] [--only NAME ...]
-                                      [--output FILE.json]
+    python benchmarks/quality.py TEXT --model MODEL.gguf [--tokens 5000] [--only NAME ...]
+                                 [--llamacpp PYTHON] [--output FILE.json]
 
 TEXT is a plain text file, or a JSONL file of prompts with `turns` (as Spec-Bench has). The text is
 cut into windows of 500 tokens; everyone predicts each window's every next token. Against the NumPy
 float32 runner on the same file: how often the likeliest token is the same, the mean KL divergence
 sum p log(p / q) in nats with p the float32 distribution, and the perplexity on the text.
 
-Who takes part: every native runner of this build; each kind of matrix alone in int8, imitated on the
-float32 runner; and llama.cpp's Q8_0 and Q4_0 of the same float32 weights (head in Q8_0, embedding
-as it is), quantised by the `gguf` package, bit for bit as llama.cpp does, and computed by the float32
-runner with rows in Q8_0: the formats are llama.cpp's, the attention and the sums are ours.
+Who takes part: every native runner of this build; each kind of matrix alone in a format of the core,
+imitated on the float32 runner; and, with --llamacpp, llama.cpp itself, which makes its Q8_0 and Q4_0
+of the same file (`quality_llamacpp.py` says what PYTHON must have). llama.cpp in float32 shows how
+near two programs come that differ in their arithmetic only.
 """
 
 import argparse
 import json
-import math
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from quality_formats import (
-    GGML_Q4_0,
-    GGML_Q8_0,
-    KINDS,
-    W8A8,
-    W8A16,
-    Floats,
-    Format,
-    FormatRunner,
-)
+from quality_formats import KINDS, Q4, W8A8, W8A16, Floats, Format, FormatRunner
+from quality_measures import Quality, Tally
 
 from salver.engine import ScheduledSequence, SchedulerOutput
 from salver.engine.runners.choice import RunnerKind, native_is_built, open_runner
+from salver.engine.runners.matrices import MATRICES, layer_kinds
 from salver.models import GROUP_KINDS, open_model
 from salver.models.checkpoint import Checkpoint
 
-WINDOW, ROWS_AT_ONCE = 500, 50
+WINDOW = 500
+LLAMA_CPP = {
+    "llama.cpp f32": "f32",
+    "llama.cpp Q8_0": "q8_0",
+    "llama.cpp Q4_0": "q4_0",
+    "llama.cpp, the file as it is": "as-is",
+}
 
 Predict = Callable[[list[int]], Floats]
 """A window's tokens to the logits after each of them: [tokens, vocab_size]."""
@@ -55,61 +54,6 @@ class LogitRunner(Protocol):
     def forward(self, plan: SchedulerOutput) -> Floats: ...
 
     def logits(self, rows: range) -> Floats: ...
-
-
-@dataclass(frozen=True)
-class Quality:
-    """`top1` is a share, `kl` a mean in nats, `delta` the change of perplexity as a share."""
-
-    name: str
-    tokens: int
-    top1: float
-    kl: float
-    perplexity: float
-    delta: float
-
-
-@dataclass
-class Tally:
-    """Sums over the windows seen so far; `nll` is in nats."""
-
-    tokens: int = 0
-    scored: int = 0
-    agreed: float = 0.0
-    divergence: float = 0.0
-    nll: float = 0.0
-    reference_nll: float = 0.0
-
-    def add(self, window: list[int], reference: Floats, found: Floats) -> None:
-        for start in range(0, len(window), ROWS_AT_ONCE):
-            at = slice(start, start + ROWS_AT_ONCE)
-            p, q = log_softmax(reference[at]), log_softmax(found[at])
-            self.agreed += float((p.argmax(axis=1) == q.argmax(axis=1)).sum())
-            self.divergence += float((np.exp(p) * (p - q)).sum(dtype=np.float64))
-            targets = window[start + 1 : start + 1 + ROWS_AT_ONCE]
-            told = np.arange(len(targets)), targets
-            self.nll -= float(q[told].sum())
-            self.reference_nll -= float(p[told].sum())
-            self.tokens += len(p)
-            self.scored += len(targets)
-
-    def read(self, name: str) -> Quality:
-        perplexity = math.exp(self.nll / self.scored)
-        return Quality(
-            name,
-            self.tokens,
-            self.agreed / self.tokens,
-            self.divergence / self.tokens,
-            perplexity,
-            perplexity / math.exp(self.reference_nll / self.scored) - 1,
-        )
-
-
-def log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    total = np.exp(shifted).sum(axis=1, keepdims=True, dtype=np.float64)
-    normal: Floats = shifted - np.log(total).astype(np.float32)
-    return normal
 
 
 def read_text(path: Path) -> str:
@@ -147,14 +91,38 @@ def native(kind: RunnerKind, checkpoint: Checkpoint, threads: int) -> Iterator[P
     yield predict
 
 
-def formats_by_name() -> dict[str, dict[str, Format]]:
-    """The imitations: int8 for one kind of matrix alone, and llama.cpp's formats for all."""
+@contextmanager
+def llama_cpp(python: Path, model: Path, file_type: str, vocab_size: int) -> Iterator[Predict]:
+    """llama.cpp in a process of its own, with the model in one of its file types."""
+    script = Path(__file__).with_name("quality_llamacpp.py")
+    command = [python, script, model.resolve(), file_type, str(WINDOW)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+
+        def predict(window: list[int]) -> Floats:
+            stdin.write(json.dumps(window).encode() + b"\n")
+            stdin.flush()
+            answer = np.frombuffer(stdout.read(len(window) * vocab_size * 4), np.float32)
+            return answer.reshape(len(window), vocab_size)
+
+        yield predict
+        stdin.close()
+
+
+def formats_by_name(checkpoint: Checkpoint) -> dict[str, dict[str, Format]]:
+    """One kind of matrix alone in a format. 4-bit groups only where all matrices are in them."""
     alone = {f"{f.name}, {kind} alone": {kind: f} for f in (W8A16, W8A8) for kind in KINDS}
-    layers = [kind for kind in KINDS if kind != "head"]
-    return alone | {
-        "llama.cpp Q8_0": dict.fromkeys(KINDS, GGML_Q8_0),
-        "llama.cpp Q4_0": dict.fromkeys(layers, GGML_Q4_0) | {"head": GGML_Q8_0},
-    }
+    if not has_groups(checkpoint):
+        return alone
+    layers = layer_kinds(checkpoint.config, checkpoint.formats, "q4")
+    everywhere = [name for name in MATRICES if all(name in layer for layer in layers)]
+    return alone | {f"{Q4.name}, {kind} alone": {kind: Q4} for kind in everywhere}
+
+
+def has_groups(checkpoint: Checkpoint) -> bool:
+    return not GROUP_KINDS.keys().isdisjoint(checkpoint.formats.values())
 
 
 class Comparison:
@@ -173,21 +141,33 @@ class Comparison:
 
 
 def compare(
-    checkpoint: Checkpoint, windows: list[list[int]], only: list[str] | None
+    model: Path, checkpoint: Checkpoint, windows: list[list[int]], options: argparse.Namespace
 ) -> Iterator[Quality]:
     threads = len(os.sched_getaffinity(0))
     reference = FormatRunner(checkpoint, num_blocks=-(-WINDOW // 16), threads=threads)
     comparison = Comparison(windows, reference)
-    has_groups = not GROUP_KINDS.keys().isdisjoint(checkpoint.formats.values())
-    for kind in RunnerKind if native_is_built() else ():
-        if kind.precision == "q4" and not has_groups:
-            continue
-        if kind.is_native and (only is None or kind.value in only):
+
+    def wanted(name: str) -> bool:
+        return options.only is None or name in options.only
+
+    for kind in runners(checkpoint):
+        if wanted(kind.value):
             with native(kind, checkpoint, threads) as predict:
                 yield comparison.of(kind.value, predict)
-    for name, formats in formats_by_name().items():
-        if only is None or name in only:
+    for name, formats in formats_by_name(checkpoint).items():
+        if wanted(name):
             yield comparison.of(name, imitated(reference, formats))
+    for name, file_type in LLAMA_CPP.items() if options.llamacpp else ():
+        if wanted(name):
+            vocab_size = checkpoint.config.vocab_size
+            with llama_cpp(options.llamacpp, model, file_type, vocab_size) as predict:
+                yield comparison.of(name, predict)
+
+
+def runners(checkpoint: Checkpoint) -> list[RunnerKind]:
+    """The native ones of this build that can compute with this file."""
+    usable = [kind for kind in RunnerKind if kind.precision != "q4" or has_groups(checkpoint)]
+    return [kind for kind in usable if kind.is_native] if native_is_built() else []
 
 
 def report(results: list[Quality]) -> str:
@@ -206,6 +186,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=5000)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="as the report names them")
+    parser.add_argument("--llamacpp", type=Path, metavar="PYTHON", help="to ask llama.cpp with")
     parser.add_argument("--output", type=Path, help="a JSON file; a .md is written beside it")
     options = parser.parse_args()
     model = open_model(options.model)
@@ -213,7 +194,7 @@ def main() -> None:
     ids = model.tokenizer.encode(text, add_special_tokens=False, parse_special=False)
     ids = ids[: options.tokens]
     windows = [ids[i : i + WINDOW] for i in range(0, len(ids) - WINDOW + 1, WINDOW)]
-    results = list(compare(model.checkpoint, windows, options.only))
+    results = list(compare(options.model, model.checkpoint, windows, options))
     heading = f"{options.model.name}, {results[0].tokens:,} tokens of {options.text.name}"
     table = f"{heading}\n\n{report(results)}"
     if options.output:

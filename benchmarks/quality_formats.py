@@ -1,17 +1,13 @@
 """Formats of weights and rows, imitated in NumPy on the float32 runner.
 
-`rounded` values are float32 again, but hold no more than the format keeps. `int8_channels` and
-`row_levels` are what `native/pack.cpp` and the core's encoding of rows do. Q8_0 and Q4_0 come from
-the `gguf` package, whose blocks are those of llama.cpp bit for bit; llama.cpp itself multiplies them
-with rows in Q8_0, and so does the imitation.
+`rounded` values are float32 again, but hold no more than the format keeps: `int8_channels`,
+`row_levels` and `group_levels` are what `native/pack.cpp` and the core's encodings of rows do.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
-from gguf import GGMLQuantizationType
-from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 
 from salver.engine.runners.linear import linear
@@ -22,6 +18,7 @@ from salver.models.checkpoint import Checkpoint
 Floats = NDArray[np.float32]
 
 KINDS = ("qkv", "output", "gate_up", "down", "head")
+GROUP = 32
 _KIND_OF = {"q": "qkv", "k": "qkv", "v": "qkv", "o": "output", "gate": "gate_up", "up": "gate_up"}
 
 
@@ -52,21 +49,20 @@ def row_levels(levels: int) -> Callable[[Floats], Floats]:
     return rounded
 
 
-def ggml(kind: GGMLQuantizationType) -> Callable[[Floats], Floats]:
-    """Blocks of 32 as llama.cpp writes them; a row's length is a multiple of 32."""
-
-    def rounded(values: Floats) -> Floats:
-        kept: Floats = dequantize(quantize(values, kind), kind).astype(np.float32)
-        return kept
-
-    return rounded
+def group_levels(rows: Floats) -> Floats:
+    """127 levels either side of zero, one scale per group of 32; a row's length is a multiple of it."""
+    groups = row_levels(127)(rows.reshape(-1, GROUP))
+    return groups.reshape(rows.shape)
 
 
-Q8_0 = ggml(GGMLQuantizationType.Q8_0)
+def as_stored(weights: Floats) -> Floats:
+    """4-bit groups of the file stay what they are."""
+    return weights
+
+
 W8A16 = Format("w8a16", int8_channels, row_levels(32767))
 W8A8 = Format("w8a8", int8_channels, row_levels(127))
-GGML_Q8_0 = Format("Q8_0", Q8_0, Q8_0)
-GGML_Q4_0 = Format("Q4_0", ggml(GGMLQuantizationType.Q4_0), Q8_0)
+Q4 = Format("q4", as_stored, group_levels)
 
 
 class FormatRunner(NumpyRunner):

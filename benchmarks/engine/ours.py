@@ -7,15 +7,19 @@ from contender import Contender
 
 from salver.cli.home import store_root
 from salver.engine.runners.choice import RunnerKind, native_is_built
-from salver.registry import Digest
+from salver.engine.runners.matrices import layer_kinds
+from salver.errors import UnsupportedModel
+from salver.models import Checkpoint, open_checkpoint
+from salver.registry import ArtifactStore, Digest
 
 BATCH_TOKENS = 512  # a step, as in the example contract
 WEIGHTS = {"f32": "f32", "bf16": "bf16", "w8a16": "8-bit", "w8a8": "8-bit", "q4": "4-bit"}
 
 
 def salver_contenders(digest: Digest) -> tuple[list[Contender], list[str]]:
-    """Those that can run, and a line for those that this build leaves out."""
-    native = native_is_built()
+    """Those that can run an artifact of the store, and a line for each that cannot."""
+    checkpoint = open_checkpoint(ArtifactStore(store_root()).open_verified(digest))
+    reasons = {kind: reason_against(kind, checkpoint) for kind in RunnerKind}
     found = [
         Contender(
             _name(kind),
@@ -26,11 +30,22 @@ def salver_contenders(digest: Digest) -> tuple[list[Contender], list[str]]:
             ours=True,
             options={"runner": kind, "max_batch_tokens": str(BATCH_TOKENS)},
         )
-        for kind in RunnerKind
-        if native or not kind.is_native
+        for kind, reason in reasons.items()
+        if reason is None
     ]
-    missing = [] if native else ["salver-native was skipped: this build has no native core"]
-    return found, missing
+    skipped = [f"{_name(kind)} was skipped: {reason}" for kind, reason in reasons.items() if reason]
+    return found, skipped
+
+
+def reason_against(kind: RunnerKind, checkpoint: Checkpoint) -> str | None:
+    """Why this runner cannot compute this file; None if it can."""
+    if kind.is_native and not native_is_built():
+        return "this build has no native core"
+    try:
+        layer_kinds(checkpoint.config, checkpoint.formats, kind.precision)
+    except UnsupportedModel as unsupported:
+        return str(unsupported)
+    return None
 
 
 def _name(kind: RunnerKind) -> str:

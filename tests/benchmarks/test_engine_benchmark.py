@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from salver.engine.runners.choice import RunnerKind, native_is_built
+from salver.testing.tiny_groups import GroupedCheckpoint
+from salver.testing.tiny_model import TinyCheckpoint, tiny_config
+
 ENGINE = Path(__file__).resolve().parents[2] / "benchmarks" / "engine"
 MODULES = (
     "workload",
@@ -20,6 +24,7 @@ MODULES = (
     "machine",
     "quiet",
     "adapter_http",
+    "ours",
 )
 
 ADAPTER = """
@@ -173,6 +178,18 @@ def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
     of_ours = [run for run in runs if run["contender"] == "ours" and run["point"] == "decode_1"]
     assert [run["tokens"] for run in of_peer] == [run["tokens"] for run in of_ours]
     assert all(len(run["seconds"][0]) == 64 for run in of_peer)
+
+
+def test_a_runner_takes_part_only_where_it_can_compute_the_file(bench: ModuleType) -> None:
+    """Every runner but `q4` computes any file; `q4` needs one with 4-bit groups."""
+    if not native_is_built():
+        pytest.skip("this installation has no native core")
+    floats = TinyCheckpoint(tiny_config())
+    groups = GroupedCheckpoint(tiny_config(), {"o_proj.weight": "Q4_0"})
+    refused = {kind for kind in RunnerKind if bench.ours.reason_against(kind, floats)}
+    assert {kind.precision for kind in refused} == {"q4"}
+    assert {kind for kind in RunnerKind if kind.precision == "q4"} == refused
+    assert not any(bench.ours.reason_against(kind, groups) for kind in RunnerKind)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 40, 10_000])

@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 
 from salver.registry import ArtifactStore, FileRef, pull
+from salver.testing.tiny_vocabulary import tiny_bpe_metadata
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -25,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama with one layer and 64 positions: about 3,000 weights."""
+    """A Llama with one layer and 64 positions: about 8,000 weights."""
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(1)
@@ -36,13 +38,12 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.add_head_count_kv(1)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10_000.0)
-    writer.add_token_list(["a", "b", "c", "<s>"])
-    writer.add_token_scores([0.0, -1.0, -2.0, 0.0])
+    vocab_size = add_tokenizer(writer)
     block = {"attn_norm": (16,), "ffn_norm": (16,), "attn_q": (16, 16), "attn_k": (8, 16)}
     block |= {"attn_v": (8, 16), "attn_output": (16, 16), "ffn_gate": (24, 16)}
     block |= {"ffn_up": (24, 16), "ffn_down": (16, 24)}
     shapes = {f"blk.0.{name}.weight": shape for name, shape in block.items()}
-    shapes |= {"token_embd.weight": (4, 16), "output_norm.weight": (16,)}
+    shapes |= {"token_embd.weight": (vocab_size, 16), "output_norm.weight": (16,)}
     for name, shape in shapes.items():
         writer.add_tensor(name, np.ones(shape, np.float32))
     writer.write_header_to_file()
@@ -50,6 +51,20 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def add_tokenizer(writer: gguf.GGUFWriter) -> int:
+    """Write a tokenizer of bytes and one merge; returns how many tokens it has."""
+    written: dict[str, Any] = tiny_bpe_metadata(merges=("t h",))
+    tokens = written["tokenizer.ggml.tokens"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("llama-bpe")
+    writer.add_token_list(tokens)
+    writer.add_token_types(written["tokenizer.ggml.token_type"])
+    writer.add_token_merges(written["tokenizer.ggml.merges"])
+    writer.add_bos_token_id(written["tokenizer.ggml.bos_token_id"])
+    writer.add_eos_token_id(written["tokenizer.ggml.eos_token_id"])
+    return len(tokens)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 native = pytest.importorskip("salver._native")
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Held = Floats | Doubles
 ISAS = native.available_isas()
 KV_CACHES = ["bf16", "int8", "f32"]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -20,25 +22,32 @@ def draw(seed: int, *shape: int) -> Floats:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def int8_channels(weights: Floats) -> NDArray[np.float64]:
+def int8_channels(weights: Floats) -> Doubles:
     """What int8 with one scale per output channel keeps of `weights`."""
     most = np.abs(weights).max(axis=1, keepdims=True)
     levels = np.round(
         weights * (np.float32(127) / most)
     )  # in float32, where halves fall the same way
-    kept: NDArray[np.float64] = levels.astype(np.float64) * most / 127
+    kept: Doubles = levels.astype(np.float64) * most / 127
     return kept
 
 
-def int8_heads(x: Floats) -> NDArray[np.float64]:
+def int8_heads(x: Floats) -> Doubles:
     """What int8 with one scale per token and head keeps of `x` [tokens, heads, head_dim]."""
     return int8_channels(x.reshape(-1, x.shape[2])).reshape(x.shape)
 
 
-def bf16(x: Floats) -> NDArray[np.float64]:
+def bf16(x: Floats) -> Doubles:
     bits = x.view(np.uint32)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
     return rounded.view(np.float32).astype(np.float64)
+
+
+def kept(kv_cache: str, x: Floats) -> Held:
+    """What a KV cache of that format keeps of `x` [tokens, heads, head_dim]."""
+    if kv_cache == "f32":
+        return x
+    return bf16(x) if kv_cache == "bf16" else int8_heads(x)
 
 
 @given(m=st.integers(1, 70), n=st.integers(1, 100), k=st.integers(1, 300), seed=SEEDS)
@@ -161,25 +170,26 @@ def test_attention(
     in_parts: bool,
     seed: int,
 ) -> None:
-    """Against attention over what each format keeps of keys and values."""
+    """Against attention over what each format keeps of keys and values, within what rounding may do to
+    the terms of a score and to a weight. bf16 has its operands exact; int8 has 15 bits of a query; f32
+    takes three of the four products of sums of two bf16. What is left is for sums in float32."""
     context = past + tokens
     queries = 2 * draw(seed, tokens, heads[0], dim)
     keys, values = draw(seed + 1, context, heads[1], dim), draw(seed + 2, context, heads[1], dim)
     found = native.attention(isa, queries, keys, values, window, kv_cache, in_parts)
-    if kv_cache == "bf16":
-        expected = attention(bf16(queries), bf16(keys), bf16(values), window)
-        tolerance = 0.01  # weights are bf16: 2^-9 of a value
-    elif kv_cache == "f32":
-        expected = attention(
-            queries.astype(np.float64), keys.astype(np.float64), values.astype(np.float64), window
-        )
-        tolerance = 1e-4  # everything has 16 bits
-    else:
-        expected = attention(
-            queries.astype(np.float64), int8_heads(keys), int8_heads(values), window
-        )
-        tolerance = 5e-4  # queries and weights have 15 and 16 bits
-    np.testing.assert_allclose(found, expected, atol=tolerance)
+    asked = bf16(queries) if kv_cache == "bf16" else queries
+    held = Attention(asked, kept(kv_cache, keys), kept(kv_cache, values), window)
+    reach = np.abs(asked).astype(np.float64)
+    if kv_cache == "int8":  # a query's digits are steps of its largest value
+        reach[:] = reach.max(axis=-1, keepdims=True)
+    of_score, of_weight = {
+        "bf16": (2**-16, 2**-8),
+        "int8": (2**-15, 2**-16),
+        "f32": (2**-14, 2**-14),
+    }[kv_cache]
+    bound = held.error_of_scores(of_score * reach)
+    bound += held.error_of_weights(of_weight, of_the_largest=kv_cache == "int8")
+    assert (np.abs(found - held.mixed) <= bound).all()
 
 
 @given(
@@ -282,22 +292,45 @@ def test_a_row_of_attention_does_not_know_its_neighbours(
     np.testing.assert_array_equal(whole, np.concatenate((first, rest)))
 
 
-def attention(
-    queries: NDArray[np.float64],
-    keys: NDArray[np.float64],
-    values: NDArray[np.float64],
-    window: int,
-) -> NDArray[np.float64]:
-    group = queries.shape[1] // keys.shape[1]
-    keys, values = keys.repeat(group, axis=1), values.repeat(group, axis=1)
-    scores = np.einsum("thd,khd->htk", queries, keys) / queries.shape[2] ** 0.5
-    key = np.arange(len(keys))
-    position = key[-len(queries) :, None]
-    scores[:, (key > position) | (key <= position - window)] = -np.inf
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    mixed: NDArray[np.float64] = np.einsum("htk,khd->thd", weights, values)
-    return mixed
+class Attention:
+    """Attention in double precision: `queries` [tokens, heads, head_dim] over the `keys` and `values`
+    [context, kv_heads, head_dim] that they see, and how far rounding can move its result."""
+
+    def __init__(self, queries: Held, keys: Held, values: Held, window: int) -> None:
+        queries, keys, values = (x.astype(np.float64) for x in (queries, keys, values))
+        group = queries.shape[1] // keys.shape[1]
+        self.keys, self.values = keys.repeat(group, axis=1), values.repeat(group, axis=1)
+        key = np.arange(len(keys))
+        position = key[-len(queries) :, None]
+        seen = (key <= position) & (key > position - window)
+        scores = np.where(seen, self._products(queries, self.keys), -np.inf)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        self.weights: Doubles = weights / weights.sum(
+            axis=-1, keepdims=True
+        )  # [heads, tokens, context]
+        self.seen = seen.sum(axis=-1)
+        self.mixed: Doubles = np.einsum("htk,khd->thd", self.weights, self.values)
+
+    @staticmethod
+    def _products(queries: Doubles, keys: Doubles) -> Doubles:
+        return np.asarray(np.einsum("thd,khd->htk", queries, keys) / queries.shape[2] ** 0.5)
+
+    def error_of_scores(self, reach: Doubles) -> Doubles:
+        """What scores that err by |reach| |key| make of the result: with softmax's weights w, to first
+        order, the sum of w_k error_k |value_k - result|; the second order is below its half."""
+        errors = self.weights * self._products(reach, np.abs(self.keys))
+        apart = np.abs(
+            self.values[None] - self.mixed[:, None]
+        )  # [tokens, context, heads, head_dim]
+        return np.asarray(1.5 * np.einsum("htk,tkhd->thd", errors, apart))
+
+    def error_of_weights(self, error: float, *, of_the_largest: bool) -> Doubles:
+        """What weights make of the result that err by a share of themselves, or, with the value's scale
+        in them, of the largest that the row has."""
+        if not of_the_largest:
+            return np.asarray(error * np.einsum("htk,khd->thd", self.weights, np.abs(self.values)))
+        most = (self.weights * np.abs(self.values).max(axis=-1).T[:, None]).max(axis=-1)
+        return np.asarray(error * (most * self.seen).T[..., None])
 
 
 @given(size=st.integers(1, 400), seed=SEEDS)

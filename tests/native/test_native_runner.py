@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from salver.engine.runners.numpy_runner import NumpyRunner
 from salver.engine.sampling import sample
 from salver.models import ModelConfig
 from salver.models.checkpoint import Checkpoint
+from salver.testing.company import hidden_in_company, random_chunks
 from salver.testing.rounded import Bf16Weights
 from salver.testing.steps import Piece, lay_out
 from salver.testing.tiny_model import TinyCheckpoint, tiny_config
@@ -91,7 +91,7 @@ def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
     ids = chance.sample(range(BLOCKS), k=BLOCKS)
     tables = [[ids.pop() for _ in range(-(-length // 32))] for length in lengths]
     together = make(checkpoint, isa, precision, kv_cache, threads=chance.randint(2, 3))
-    found = in_random_company(together, prompts, tables, chance)
+    found = hidden_in_company(together, prompts, tables, random_chunks(lengths, chance))
     for prompt, hidden in zip(prompts, found, strict=True):
         alone = make(checkpoint, isa, precision, kv_cache)
         expected = alone.forward(lay_out([Piece("alone", prompt, 0, range(BLOCKS))]))
@@ -99,35 +99,6 @@ def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
         logits = alone.logits(range(len(prompt)))
         some = chance.sample(range(len(prompt)), k=chance.randint(1, len(prompt)))
         np.testing.assert_array_equal(alone.logits(some), logits[some])
-
-
-def in_random_company(
-    runner: "NativeRunner",
-    prompts: list[list[int]],
-    tables: list[list[int]],
-    chance: random.Random,
-) -> list[Floats]:
-    parts: list[list[Floats]] = [[] for _ in prompts]
-    for pieces in random_steps(prompts, tables, chance):
-        plan = lay_out(pieces)
-        hidden = runner.forward(plan)
-        for sequence in plan.sequences:
-            parts[int(sequence.key)].append(hidden[sequence.start : sequence.end])
-    return [np.concatenate(part) for part in parts]
-
-
-def random_steps(
-    prompts: list[list[int]], tables: list[list[int]], chance: random.Random
-) -> Iterator[list[Piece]]:
-    done = [0] * len(prompts)
-    largest = chance.choice([2, 9, 40, 140])
-    while unfinished := [i for i, prompt in enumerate(prompts) if done[i] < len(prompt)]:
-        pieces = []
-        for i in chance.sample(unfinished, k=chance.randint(1, len(unfinished))):
-            end = min(done[i] + chance.randint(1, largest), len(prompts[i]))
-            pieces.append(Piece(str(i), prompts[i][done[i] : end], done[i], tables[i]))
-            done[i] = end
-        yield pieces
 
 
 @pytest.mark.parametrize("threads", [2, 3])

@@ -12,6 +12,7 @@ import pytest
 from salver.contract import SamplingParams
 from salver.engine.plan import SampleSpec
 from salver.models import open_checkpoint
+from salver.testing.company import hidden_in_company
 from salver.testing.steps import Piece, lay_out
 
 pytest.importorskip("salver._native")
@@ -23,7 +24,7 @@ GOLDENS = Path(__file__).parents[1] / "goldens"
 TABLE = 8  # blocks of 32 per sequence
 PRECISIONS = ["bf16", "w8a16", "w8a8", "q4"]
 LENGTHS = [130, 9, 33]
-CHUNKS = [(1, 0, 20), (0, 5, 0), (100, 1, 1), (0, 1, 12), (29, 2, 0)]  # tokens of each per step
+CHUNKS = [{0: 1, 2: 20}, {1: 5}, {0: 100, 1: 1, 2: 1}, {1: 1, 2: 12}, {0: 29, 1: 2}]
 
 
 def open_runner(path: Path, precision: str, kv_cache: str, threads: int) -> Any:
@@ -122,23 +123,11 @@ def test_bits_do_not_depend_on_batch_chunks_or_threads(
     rng = np.random.default_rng(2)
     prompts = [rng.integers(0, 49152, length).tolist() for length in LENGTHS]
     whole = [alone.forward(lay_out([Piece("alone", prompt, 0, range(8))])) for prompt in prompts]
-    done = [0, 0, 0]
-    for counts in CHUNKS:
-        plan = lay_out(
-            [
-                Piece(
-                    str(i), prompts[i][done[i] : done[i] + count], done[i], range(8 * i, 8 * i + 8)
-                )
-                for i, count in enumerate(counts)
-                if count
-            ]
-        )
-        hidden = together.forward(plan)
-        for sequence in plan.sequences:
-            i, at = int(sequence.key), slice(sequence.first_position, sequence.context_length)
-            np.testing.assert_array_equal(hidden[sequence.start : sequence.end], whole[i][at])
-            done[i] = sequence.context_length
-    assert done == LENGTHS
+    tables = [range(8 * i, 8 * i + 8) for i in range(3)]
+    for found, expected in zip(
+        hidden_in_company(together, prompts, tables, CHUNKS), whole, strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
     rows = list(range(len(whole[2])))
     logits = alone.logits(rows)  # of the last prompt that ran alone
     for row in (0, 17, 32):

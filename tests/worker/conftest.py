@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from salver.registry import ArtifactRef, ArtifactStore, pull
 from salver.worker import Backoff, Patience, Supervisor, WorkerSpec
 
 MakeSpec = Callable[[str], WorkerSpec]
@@ -52,3 +53,22 @@ async def make_supervisor(make_spec: MakeSpec) -> AsyncIterator[MakeSupervisor]:
     yield make
     for supervisor in made:
         await supervisor.stop()
+
+
+@pytest.fixture(scope="module")
+def smollm2_spec(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
+    """The default model in a store of its own, and an envelope that holds it."""
+    store = ArtifactStore(tmp_path_factory.mktemp("store"))
+    pulled = pull(ArtifactRef.parse(f"file:{smollm2_path}"), store=store)
+    return WorkerSpec(
+        name="smollm2",
+        store=str(store.root),
+        digest=str(pulled.digest),
+        memory_bytes=2**30,
+        threads=2,
+        max_context_tokens=512,
+        max_running=4,
+        max_batch_tokens=128,
+        max_queued_requests=16,
+        max_queued_tokens=4096,
+    )

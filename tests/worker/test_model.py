@@ -12,34 +12,15 @@ from salver.clock import MonotonicClock
 from salver.contract import GenerateRequest, SamplingParams
 from salver.errors import DoesNotFit, IntegrityError
 from salver.models import open_model
-from salver.registry import ArtifactRef, ArtifactStore, Digest, pull
+from salver.registry import ArtifactStore, Digest
 from salver.worker import ReadinessProbe, Supervisor, WorkerSpec
 
 pytestmark = pytest.mark.model
 
 
-@pytest.fixture(scope="module")
-def spec(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerSpec:
-    """The model in a store of its own, and an envelope that holds it."""
-    store = ArtifactStore(tmp_path_factory.mktemp("store"))
-    pulled = pull(ArtifactRef.parse(f"file:{smollm2_path}"), store=store)
-    return WorkerSpec(
-        name="smollm2",
-        store=str(store.root),
-        digest=str(pulled.digest),
-        memory_bytes=2**30,
-        threads=1,
-        max_context_tokens=512,
-        max_running=4,
-        max_batch_tokens=128,
-        max_queued_requests=16,
-        max_queued_tokens=4096,
-    )
-
-
 @pytest.fixture
-async def supervisor(spec: WorkerSpec) -> AsyncIterator[Supervisor]:
-    supervisor = Supervisor(spec)
+async def supervisor(smollm2_spec: WorkerSpec) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(smollm2_spec)
     yield supervisor
     await supervisor.stop()
 
@@ -76,10 +57,10 @@ async def test_the_default_model_answers_from_its_own_process(
 
 
 async def test_bytes_that_were_changed_in_the_store_are_not_served(
-    spec: WorkerSpec, tmp_path: Path
+    smollm2_spec: WorkerSpec, tmp_path: Path
 ) -> None:
-    store = shutil.copytree(spec.store, tmp_path / "store")
-    path = ArtifactStore(store).open_verified(Digest.parse(spec.digest))
+    store = shutil.copytree(smollm2_spec.store, tmp_path / "store")
+    path = ArtifactStore(store).open_verified(Digest.parse(smollm2_spec.digest))
     path.chmod(0o600)
     with path.open("r+b") as file:
         file.seek(-1, 2)
@@ -87,10 +68,10 @@ async def test_bytes_that_were_changed_in_the_store_are_not_served(
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
     with pytest.raises(IntegrityError):
-        await Supervisor(msgspec.structs.replace(spec, store=str(store))).start()
+        await Supervisor(msgspec.structs.replace(smollm2_spec, store=str(store))).start()
 
 
-async def test_an_envelope_that_is_too_small_is_named(spec: WorkerSpec) -> None:
+async def test_an_envelope_that_is_too_small_is_named(smollm2_spec: WorkerSpec) -> None:
     with pytest.raises(DoesNotFit) as caught:
-        await Supervisor(msgspec.structs.replace(spec, memory_bytes=2**29)).start()
+        await Supervisor(msgspec.structs.replace(smollm2_spec, memory_bytes=2**29)).start()
     assert caught.value.rule == "envelope.memory"

@@ -1,5 +1,6 @@
 """A worker's second start reads the weights that its first one packed, and says the same."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import pytest
 from salver.engine.core import EngineCore
 from salver.engine.runners.choice import RunnerKind, native_is_built
 from salver.models.gguf_checkpoint import GgufCheckpoint
-from salver.registry import ArtifactRef, ArtifactStore, pull
 from salver.registry.derived import derived_entries
 from salver.testing.steps import Piece, lay_out
 from salver.worker.model_engine import open_model_engine
@@ -25,22 +25,10 @@ PROMPT = [504, 3575, 282, 4649, 314]
 
 
 @pytest.fixture
-def spec(smollm2_path: Path, tmp_path: Path) -> WorkerSpec:
-    store = ArtifactStore(tmp_path)
-    pulled = pull(ArtifactRef.parse(f"file:{smollm2_path}"), store=store)
-    return WorkerSpec(
-        name="smollm2",
-        store=str(store.root),
-        digest=str(pulled.digest),
-        memory_bytes=2**30,
-        threads=2,
-        max_context_tokens=256,
-        max_running=4,
-        max_batch_tokens=128,
-        max_queued_requests=16,
-        max_queued_tokens=4096,
-        runner=RunnerKind.NATIVE_W8A16,
-    )
+def spec(smollm2_spec: WorkerSpec, tmp_path: Path) -> WorkerSpec:
+    """The native runner over a store that has no packed weights yet."""
+    store = shutil.copytree(smollm2_spec.store, tmp_path / "store")
+    return msgspec.structs.replace(smollm2_spec, store=str(store), runner=RunnerKind.NATIVE_W8A16)
 
 
 def start(spec: WorkerSpec) -> EngineCore:

@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from salver.cli.fit import default_kind, plan_envelope
+from salver.cli.fit import Artifact, default_kind, plan_envelope
 from salver.cli.machine import Machine, this_machine
 from salver.contract import Envelope
 from salver.engine.runners.choice import RunnerKind
@@ -40,8 +40,11 @@ release:
 """
 
 
-def assume_contract(model: Path, store: ArtifactStore) -> str:
+def assume_contract(model: Path, store: ArtifactStore) -> tuple[str, Artifact]:
     """Take the model into the store and write the contract that would serve it here.
+
+    Returns:
+        The contract, and the model that it names.
 
     Raises:
         FetchError: there is no such file.
@@ -49,10 +52,10 @@ def assume_contract(model: Path, store: ArtifactStore) -> str:
     """
     reference = ArtifactRef.parse(f"file:{model.resolve()}")
     pulled = pull(reference, store=store)
-    checkpoint = open_checkpoint(pulled.path)
+    checkpoint = open_checkpoint(pulled.path)  # pulling ends with a verified opening
     machine = this_machine()
     context = min(MAX_CONTEXT_TOKENS, checkpoint.config.max_positions)
-    return _TEMPLATE.format(
+    text = _TEMPLATE.format(
         path=json.dumps(str(model)),
         name=_name(model),
         artifact=json.dumps(str(reference)),  # JSON strings are YAML strings
@@ -64,6 +67,7 @@ def assume_contract(model: Path, store: ArtifactStore) -> str:
         output=context // 2,
         running=MAX_RUNNING,
     )
+    return text, Artifact(pulled.path, checkpoint)
 
 
 def _runtime(kind: RunnerKind) -> dict[str, str]:

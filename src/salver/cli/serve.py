@@ -21,6 +21,7 @@ from salver.cli.check import examine, report_lines
 from salver.cli.development import assume_contract
 from salver.cli.exits import Exit
 from salver.cli.first_request import ask as send_first_request
+from salver.cli.fit import Artifact
 from salver.cli.home import api_key, decisions_path, forced_isa, state_url, store_root
 from salver.cli.service import Service
 from salver.contract import Deployment, load_deployment
@@ -63,9 +64,11 @@ def serve(
     development = target.suffix not in {".yaml", ".yml"}
     _require_loopback(host, None if development else target)
     _log_to_stderr()
-    deployment = _assumed(target, as_json=as_json) if development else _checked(target)
+    deployment, artifact = _assumed(target, as_json=as_json) if development else _checked(target)
     mode: Mode = "development" if development else "production"
-    service = Service(deployment, mode, store_root(), state_url(), decisions_path(), forced_isa())
+    service = Service(
+        deployment, artifact, mode, store_root(), state_url(), decisions_path(), forced_isa()
+    )
     listener = listen(host, port)
     url = _url(listener)
 
@@ -111,26 +114,26 @@ def _log_to_stderr() -> None:
     logging.getLogger("salver").setLevel(logging.INFO)
 
 
-def _checked(contract: Path) -> Deployment:
+def _checked(contract: Path) -> tuple[Deployment, Artifact]:
     """The deployment, if nothing that `salver check` looks at speaks against serving it."""
     report = examine(contract)
     code = report.exit(strict=True)
-    if report.deployment is None or code is not Exit.DONE:
+    if report.deployment is None or report.artifact is None or code is not Exit.DONE:
         console.note("\n".join(report_lines(report)))
         raise typer.Exit(code)
     for part in report.declared_only:
         console.note(f"not yet enforced: {part.path}: {part.sentence}")
-    return report.deployment
+    return report.deployment, report.artifact
 
 
-def _assumed(model: Path, *, as_json: bool) -> Deployment:
+def _assumed(model: Path, *, as_json: bool) -> tuple[Deployment, Artifact]:
     """The deployment of a bare model; the contract assumed for it is printed."""
-    text = assume_contract(model, ArtifactStore(store_root()))
+    text, artifact = assume_contract(model, ArtifactStore(store_root()))
     if as_json:
         console.note(text)
     else:
         console.say(text)
-    return load_deployment(text)
+    return load_deployment(text), artifact
 
 
 def _url(listener: socket.socket) -> str:

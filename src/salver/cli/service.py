@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
-from salver.cli.fit import runner_kind
+from salver.cli.fit import Artifact, runner_kind
+from salver.cli.last_start import LastStart
+from salver.cli.machine import this_machine
 from salver.clock import MonotonicClock
 from salver.contract import Deployment
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
 from salver.gateway import serve as serve_http
 from salver.gateway.service import Mode
-from salver.models import Model, open_model
-from salver.registry import ArtifactStore, Digest
+from salver.models import Model
 from salver.state import DecisionLog
 from salver.worker import Patience, ReadinessProbe, Supervisor, WorkerSpec
 
@@ -26,6 +27,7 @@ class Service:
 
     Args:
         deployment: passed every check.
+        artifact: its model, as those checks verified and opened it.
         mode: `development` marks a contract that was assumed.
         store: the root of the store that has its artifact.
         state: the URL of the state store, which is opened only if there are tenants.
@@ -36,6 +38,7 @@ class Service:
     def __init__(
         self,
         deployment: Deployment,
+        artifact: Artifact,
         mode: Mode,
         store: Path,
         state: str,
@@ -43,6 +46,7 @@ class Service:
         isa: str | None = None,
     ) -> None:
         self._deployment = deployment
+        self._artifact = artifact
         self._mode: Mode = mode
         self._store = store
         self._state = state
@@ -61,8 +65,10 @@ class Service:
             SalverError: the worker could not start; the listener is closed.
         """
         with listener, self._tenancy() as tenancy, closing(self._decision_log()) as decisions:
-            model = self._open_model()
-            async with self._worker() as supervisor, self._probe(supervisor, model) as probe:
+            async with (
+                self._worker() as (supervisor, model),
+                self._probe(supervisor, model) as probe,
+            ):
                 app = create_app(
                     self._served(),
                     self._limits(),
@@ -100,20 +106,24 @@ class Service:
             self._decisions, deployment=deployment.name, release=deployment.release.id
         )
 
-    def _open_model(self) -> Model:
-        """For the tokenizer and the chat template; hashed here too, since this process uses them."""
-        digest = Digest.parse(self._deployment.release.digest)
-        return open_model(ArtifactStore(self._store).open_verified(digest))
-
     @asynccontextmanager
-    async def _worker(self) -> AsyncIterator[Supervisor]:
+    async def _worker(self) -> AsyncIterator[tuple[Supervisor, Model]]:
+        """A ready worker, and what this process needs of its model, made while the worker starts."""
         patience = Patience(wedge_after=self._deployment.probes.wedge_after)
         supervisor = Supervisor(self._worker_spec(), patience=patience, clock=self._clock)
+        opening = asyncio.create_task(asyncio.to_thread(self._artifact.model))
         try:
-            await supervisor.start()
-            yield supervisor
+            ready = await supervisor.start()
+            if ready.model.latency is not None:
+                self._last_start().keep(ready.model.latency)
+            yield supervisor, await opening
         finally:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
             await supervisor.stop()
+
+    def _last_start(self) -> LastStart:
+        return LastStart(self._store, self._deployment.release, this_machine(), self._isa)
 
     @asynccontextmanager
     async def _probe(self, supervisor: Supervisor, model: Model) -> AsyncIterator[ReadinessProbe]:

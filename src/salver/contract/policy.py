@@ -52,6 +52,12 @@ class WithoutState(StrEnum):
     FAIL_CLOSED = "fail_closed"
 
 
+Unchecked = Annotated[
+    WithoutState,
+    Field(description="fail_open admits without counting.", examples=["fail_closed"]),
+]
+
+
 class StateAway(Section):
     """What each limiter does while the state store is away: admit unchecked, or refuse with 503."""
 
@@ -60,26 +66,10 @@ class StateAway(Section):
         description="fail_open goes on taking the keys that were valid when the store was last seen.",
         examples=["fail_closed"],
     )
-    requests_per_minute: WithoutState = Field(
-        default=WithoutState.FAIL_CLOSED,
-        description="fail_open admits without counting.",
-        examples=["fail_closed"],
-    )
-    tokens_per_minute: WithoutState = Field(
-        default=WithoutState.FAIL_CLOSED,
-        description="fail_open admits without counting.",
-        examples=["fail_closed"],
-    )
-    max_in_flight: WithoutState = Field(
-        default=WithoutState.FAIL_CLOSED,
-        description="fail_open admits without counting.",
-        examples=["fail_closed"],
-    )
-    max_tokens_in_flight: WithoutState = Field(
-        default=WithoutState.FAIL_CLOSED,
-        description="fail_open admits without counting.",
-        examples=["fail_closed"],
-    )
+    requests_per_minute: Unchecked = WithoutState.FAIL_CLOSED
+    tokens_per_minute: Unchecked = WithoutState.FAIL_CLOSED
+    max_in_flight: Unchecked = WithoutState.FAIL_CLOSED
+    max_tokens_in_flight: Unchecked = WithoutState.FAIL_CLOSED
 
 
 class Admission(Section):

@@ -14,11 +14,12 @@ block is free the last running request is preempted and recomputed later, so the
 makes progress and the engine cannot deadlock.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from salver.contract import (
+    Decision,
     Finish,
     FinishReason,
     GenerateRequest,
@@ -31,12 +32,15 @@ from salver.contract import (
 )
 from salver.contract.latency import UNMEASURED
 from salver.engine.kv_cache import KVCacheManager
+from salver.engine.layout import lay_out
 from salver.engine.output_text import DecoderFactory, OutputText
-from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
-from salver.engine.punctuality import queue_seconds, too_late
+from salver.engine.plan import ModelRunnerOutput, SchedulerOutput
+from salver.engine.punctuality import QueueClock, too_late
 from salver.engine.request import Request
 from salver.engine.step_budget import StepBudget
 from salver.engine.step_telemetry import StepTelemetry
+from salver.engine.stopping import judge
+from salver.engine.waiting_queue import WaitingQueue
 from salver.errors import BackendError, Refused, TooLarge
 from salver.flow import QueueBound, optimistic, passed
 
@@ -82,9 +86,10 @@ class Scheduler:
         self.num_preemptions = 0
         self._eos_token_ids = eos_token_ids
         self._new_decoder = new_decoder
-        self._waiting: deque[Request] = deque()
+        self._waiting = WaitingQueue()
         self._running: list[Request] = []  # in policy order, as they were first scheduled
         self._ended: list[TokenChunk] = []  # finishes that the next update reports
+        self._queue_clock = QueueClock()
 
     # -- requests in -----------------------------------------------------------------------------
 
@@ -104,23 +109,18 @@ class Scheduler:
                 limit=capacity,
                 fix="shorten the prompt or lower max_tokens",
             )
-        waiting = (len(self._waiting), sum(request.num_tokens for request in self._waiting))
+        waiting = (len(self._waiting), self._waiting.num_tokens)
         adding = (source.n, source.n * len(source.prompt_token_ids))
-        refusal = passed(source.id, source.deadline, now) or self.queue.refusal(
-            source.id, waiting=waiting, adding=adding
-        )
-        sequences = list(self._sequences(source, now))
-        refusal = refusal or too_late(
-            source,
-            queue=self._queue_seconds(now),
-            cached=lambda: self.kv.num_cached_tokens(sequences[0]),
-            model=optimistic(self.telemetry.model),
-            now=now,
+        refusal = (
+            passed(source.id, source.deadline, now)
+            or self.queue.refusal(source.id, waiting=waiting, adding=adding)
+            or self._too_late(source, now)
         )
         if refusal:
-            self.kv.release(sequences[0])
             raise Refused(refusal)
-        self._waiting.extend(sequences)
+        sequences = list(self._sequences(source, now))
+        self._waiting.append(sequences)
+        self._queue_clock.extend(sequences, self._optimistic, hit_share=self.kv.hit_share, now=now)
         self.num_accepted += source.n
 
     def cancel(self, request_id: str) -> None:
@@ -129,11 +129,13 @@ class Scheduler:
         for request in self._in_flight():
             if request.request_id == request_id:
                 request.cancelled = True
+                self._queue_clock.forget()
 
     # -- one step --------------------------------------------------------------------------------
 
     def schedule(self, now: float) -> SchedulerOutput:
         """Choose the step's tokens. Expired and cancelled requests free their blocks first."""
+        self._queue_clock.forget()
         self._drop_dead(now)
         budget = StepBudget.of_step(
             self._running,
@@ -147,7 +149,7 @@ class Scheduler:
         preempted = self._schedule_running(budget, chosen)
         if not preempted:
             self._schedule_waiting(budget, chosen, now)
-        return self._plan(chosen)
+        return lay_out(chosen, self.kv, self._eos_token_ids)
 
     def update(
         self, plan: SchedulerOutput, output: ModelRunnerOutput, now: float
@@ -155,6 +157,7 @@ class Scheduler:
         """Account for a step: advance, append the sampled tokens, end what is done."""
         by_key = {request.key: request for request in self._running}
         chunks, self._ended = self._ended, []
+        self._queue_clock.forget()
         for sequence in plan.sequences:
             request = by_key[sequence.key]
             request.num_computed_tokens = sequence.context_length
@@ -204,7 +207,7 @@ class Scheduler:
                 break
             self._start(request, now)
             chosen.append((request, count))
-        self._waiting.extendleft(reversed(skipped))
+        self._waiting.put_back(skipped)
 
     def _start(self, request: Request, now: float) -> None:
         if request.scheduled_at is None:
@@ -219,7 +222,7 @@ class Scheduler:
         request.num_computed_tokens = 0
         if request.wants_prompt_logprobs:
             request.prompt_logprobs.clear()
-        self._waiting.appendleft(request)
+        self._waiting.put_back([request])
         self.num_preemptions += 1
         return request
 
@@ -231,36 +234,6 @@ class Scheduler:
         shareable = (len(request.prompt) - 1) // self.kv.block_size * self.kv.block_size
         return leader.num_computed_tokens < shareable
 
-    def _plan(self, chosen: list[tuple[Request, int]]) -> SchedulerOutput:
-        token_ids: list[int] = []
-        sequences = []
-        for request, count in chosen:
-            start = len(token_ids)
-            first = request.num_computed_tokens
-            token_ids += request.tokens(first, first + count)
-            sequences.append(self._sequence(request, start, first, first + count))
-        return SchedulerOutput(token_ids, sequences)
-
-    def _sequence(self, request: Request, start: int, first: int, end: int) -> ScheduledSequence:
-        wants = request.wants_prompt_logprobs
-        return ScheduledSequence(
-            key=request.key,
-            start=start,
-            end=start + end - first,
-            first_position=first,
-            block_table=self.kv.table(request),
-            sample=self._sample_spec(request) if end == request.num_tokens else None,
-            prompt_logprobs=request.params.prompt_logprobs if wants else None,
-            next_prompt_tokens=request.prompt[first + 1 : end + 1] if wants else (),
-        )
-
-    def _sample_spec(self, request: Request) -> SampleSpec:
-        params = request.params
-        banned: tuple[int, ...] = ()
-        if len(request.output) < params.min_tokens:
-            banned = (*sorted(self._eos_token_ids), *params.stop_token_ids)
-        return SampleSpec(params, request.seed, request.prompt, request.output, banned)
-
     # -- accounting ------------------------------------------------------------------------------
 
     def _append(self, request: Request, token: TokenLogprobs, now: float) -> TokenChunk:
@@ -269,15 +242,15 @@ class Scheduler:
         if first:
             request.first_token_at = now
         request.output.append(token.token_id)
-        reason, matched, text = self._judge(request, token.token_id)
+        verdict = judge(request, token.token_id, self._eos_token_ids)
         finish = None
-        if reason is not None:
-            finish = self._end(request, Outcome.FINISHED, reason, now, matched)
+        if verdict.reason is not None:
+            finish = self._end(request, Outcome.FINISHED, verdict.reason, now, verdict.matched)
         return TokenChunk(
             request_id=request.request_id,
             choice=request.choice,
             token_ids=(token.token_id,),
-            text=text,
+            text=verdict.text,
             logprobs=() if request.params.logprobs is None else (token,),
             prompt_logprobs=request.take_prompt_logprobs() if first else (),
             finish=finish,
@@ -290,25 +263,6 @@ class Scheduler:
         return TokenChunk(
             request.request_id, request.choice, text=request.text.finish(), finish=finish
         )
-
-    def _judge(
-        self, request: Request, token_id: int
-    ) -> tuple[FinishReason | None, str | int | None, str]:
-        """Whether this token ends the request, what matched, and the text that became final."""
-        params = request.params
-        may_stop = len(request.output) >= params.min_tokens
-        is_eos = token_id in self._eos_token_ids and not params.ignore_eos
-        if may_stop and (is_eos or token_id in params.stop_token_ids):
-            matched = None if is_eos else token_id
-            kept = request.text.push(token_id, may_stop=False) if params.include_stop else ""
-            return FinishReason.STOP, matched, kept + request.text.finish()
-        text = request.text.push(token_id, may_stop=may_stop)
-        if request.text.matched is not None:
-            return FinishReason.STOP, request.text.matched, text
-        if len(request.output) >= params.max_tokens:
-            text += request.text.finish()
-            return FinishReason.LENGTH, None, text
-        return None, None, text
 
     def _drop_dead(self, now: float) -> None:
         """End what was cancelled or has expired, before it costs another token (law 6)."""
@@ -323,7 +277,7 @@ class Scheduler:
                     request.request_id, request.choice, text=request.text.finish(), finish=finish
                 )
             )
-        self._waiting = deque(r for r in self._waiting if not r.ended)
+        self._waiting.drop_ended()
         self._running = [r for r in self._running if not r.ended]
 
     def _end(
@@ -355,7 +309,7 @@ class Scheduler:
         return LoadSnapshot(
             requests_waiting=len(self._waiting),
             requests_running=len(self._running),
-            tokens_waiting=sum(request.num_tokens for request in self._waiting),
+            tokens_waiting=self._waiting.num_tokens,
             queue_seconds=self._queue_seconds(now),
             kv_block_tokens=self.kv.block_size,
             kv_blocks_total=pool.num_blocks,
@@ -371,9 +325,32 @@ class Scheduler:
             latency=None if told.model == UNMEASURED else told.model,
         )
 
+    # -- in time or not --------------------------------------------------------------------------
+
+    def _too_late(self, source: GenerateRequest, now: float) -> Decision | None:
+        return too_late(
+            source,
+            queue=lambda: self._queue_seconds(now),
+            cached=lambda: self._cached_tokens(source, now),
+            model=self._optimistic,
+            now=now,
+        )
+
+    def _cached_tokens(self, source: GenerateRequest, now: float) -> int:
+        probe = next(self._sequences(source, now))
+        cached = self.kv.num_cached_tokens(probe)
+        self.kv.release(probe)
+        return cached
+
+    @property
+    def _optimistic(self) -> LatencyModel:
+        return optimistic(self.telemetry.model)
+
     def _queue_seconds(self, now: float) -> float:
-        model, share = optimistic(self.telemetry.model), self.kv.hit_share
-        return queue_seconds(self._in_flight(), model, hit_share=share, now=now)
+        share = self.kv.hit_share
+        return self._queue_clock.seconds(
+            self._in_flight, self._optimistic, hit_share=share, now=now
+        )
 
     def _in_flight(self) -> Iterator[Request]:
         yield from self._running

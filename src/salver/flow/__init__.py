@@ -3,10 +3,11 @@
 from salver.flow.deadline import passed
 from salver.flow.feasibility import (
     certain_output,
-    drain_seconds,
+    drained,
     least_own_seconds,
     optimistic,
     own_seconds,
+    pessimistic,
     unreachable,
 )
 from salver.flow.queue_bound import QueueBound
@@ -14,10 +15,11 @@ from salver.flow.queue_bound import QueueBound
 __all__ = [
     "QueueBound",
     "certain_output",
-    "drain_seconds",
+    "drained",
     "least_own_seconds",
     "optimistic",
     "own_seconds",
     "passed",
+    "pessimistic",
     "unreachable",
 ]

@@ -36,7 +36,7 @@ from salver.gateway.logprobs import LogprobShapes
 from salver.gateway.operations import OperationEndpoints
 from salver.gateway.prompts import Prompts
 from salver.gateway.service import Limits, Served
-from salver.gateway.tenancy import NoQuotas, OpenDoor, Tenancy
+from salver.gateway.tenancy import Door, NoQuotas, OpenDoor, Tenancy
 from salver.gateway.tokens import TokenEndpoints
 from salver.gateway.validation import from_findings
 from salver.gateway.wire.chat import ChatCompletion, ChatCompletionChunk
@@ -85,7 +85,6 @@ def create_app(
         decisions_lost=lambda: decisions.lost if decisions else 0,
     )
     observe = _all([exporter.observe, *([decisions.observe] if decisions else [])])
-    refusals = Refusals(observe)
     quotas = tenancy.quotas(observe) if tenancy else NoQuotas()
     desk = Desk(
         served=served,
@@ -94,33 +93,43 @@ def create_app(
         tokenizer=tokenizer,
         prompts=Prompts(tokenizer, chat_template, limits),
         calls=Calls(backend, quotas, clock=clock, ids=ids, observe=observe),
-        refusals=refusals,
+        refusals=Refusals(observe),
         shapes=LogprobShapes(tokenizer),
         ids=ids,
         clock=clock,
     )
+    app = _routed(desk, OperationEndpoints(desk, ready, exporter))
+    _put_edge_before(app, desk, tenancy.door(clock) if tenancy else OpenDoor())
+    return app
+
+
+def _routed(desk: Desk, operations: OperationEndpoints) -> FastAPI:
+    """Every path with its endpoint, every error with its answer, and /docs."""
     app = FastAPI(
         title=TITLE,
         version=__version__,
         description=ABOUT,
         docs_url=None,
         redoc_url=None,
-        exception_handlers=_handlers(refusals),
+        exception_handlers=_handlers(desk.refusals),
     )
     app.include_router(_inference(desk))
-    app.include_router(_operations(OperationEndpoints(desk, ready, exporter)))
+    app.include_router(_operations(operations))
     mount_docs(app)
     describe(app, ChatCompletionChunk, CompletionChunk)
+    return app
+
+
+def _put_edge_before(app: FastAPI, desk: Desk, door: Door) -> None:
     app.add_middleware(
         Edge,
-        release=served.release,
-        door=tenancy.door(clock) if tenancy else OpenDoor(),
-        limits=limits,
-        clock=clock,
-        ids=ids,
-        refusals=refusals,
+        release=desk.served.release,
+        door=door,
+        limits=desk.limits,
+        clock=desk.clock,
+        ids=desk.ids,
+        refusals=desk.refusals,
     )
-    return app
 
 
 def _all(observers: Sequence[Observer]) -> Observer:

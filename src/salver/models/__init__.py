@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from salver.models.chat_template import ChatTemplate
     from salver.models.gguf_tokenizer import tokenizer_from_gguf
     from salver.models.hf_tokenizer import tokenizer_from_directory
-    from salver.models.model import Model, open_model
+    from salver.models.model import Model, complete_model, open_model
     from salver.models.tokenizing import open_tokenizer
 
 _LATER = {
@@ -29,6 +29,7 @@ _LATER = {
     "tokenizer_from_gguf": "gguf_tokenizer",
     "tokenizer_from_directory": "hf_tokenizer",
     "Model": "model",
+    "complete_model": "model",
     "open_model": "model",
 }
 if not TYPE_CHECKING:
@@ -47,6 +48,7 @@ __all__ = [
     "RopeScaling",
     "TokenDecoder",
     "Tokenizer",
+    "complete_model",
     "expected_tensors",
     "flatten_content",
     "open_checkpoint",

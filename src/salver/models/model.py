@@ -40,7 +40,16 @@ def open_model(path: Path) -> Model:
         MalformedModel: a part is damaged, hostile, or does not go with the others.
         UnsupportedModel: a part is not known here.
     """
-    checkpoint = open_checkpoint(path)
+    return complete_model(open_checkpoint(path), path)
+
+
+def complete_model(checkpoint: Checkpoint, path: Path) -> Model:
+    """Add what else a model's file holds to a checkpoint that was opened from `path`.
+
+    Raises:
+        MalformedModel: a part is damaged, hostile, or does not go with the others.
+        UnsupportedModel: a part is not known here.
+    """
     tokenizer = open_tokenizer(checkpoint, path)
     if isinstance(checkpoint, GgufCheckpoint):
         template = _gguf_template(checkpoint.metadata, tokenizer, path.name)

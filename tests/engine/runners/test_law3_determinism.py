@@ -5,7 +5,6 @@ in one piece, by another runner. Equal means equal bits.
 """
 
 import random
-from collections.abc import Iterator
 
 import numpy as np
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from salver.engine.runners.linear import linear
 from salver.engine.runners.numpy_runner import NumpyRunner
 from salver.engine.runners.threads import TaskThreads, one_blas_thread
 from salver.models import ModelConfig, RopeConfig, RopeScaling
+from salver.testing.company import hidden_in_company, random_chunks
 from salver.testing.steps import Piece, lay_out
 from salver.testing.tiny_model import TinyCheckpoint, tiny_config
 
@@ -64,7 +64,7 @@ def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
         checkpoint, num_blocks=1 + max(map(max, tables)), block_size=block_size, threads=threads
     )
     poison(together)
-    found = in_random_company(together, prompts, tables, chance)
+    found = hidden_in_company(together, prompts, tables, random_chunks(lengths, chance))
     for prompt, hidden in zip(prompts, found, strict=True):
         expected = alone.forward(lay_out([Piece("alone", prompt, 0, range(64))]))
         np.testing.assert_array_equal(hidden, expected)
@@ -133,33 +133,6 @@ def test_a_row_of_a_product_does_not_know_its_neighbours(
         again = linear(elsewhere, weight, None, TaskThreads(1))
     np.testing.assert_array_equal(product[row], again[place])
     np.testing.assert_allclose(product, x @ weight.T, atol=1e-3)
-
-
-def in_random_company(
-    runner: NumpyRunner, prompts: list[list[int]], tables: list[list[int]], chance: random.Random
-) -> list[Floats]:
-    """Compute all prompts in random chunks and random batches; hidden states by prompt."""
-    parts: list[list[Floats]] = [[] for _ in prompts]
-    for pieces in random_steps(prompts, tables, chance):
-        plan = lay_out(pieces)
-        hidden = runner.forward(plan)
-        for sequence in plan.sequences:
-            parts[int(sequence.key)].append(hidden[sequence.start : sequence.end])
-    return [np.concatenate(part) for part in parts]
-
-
-def random_steps(
-    prompts: list[list[int]], tables: list[list[int]], chance: random.Random
-) -> Iterator[list[Piece]]:
-    done = [0] * len(prompts)
-    largest = chance.choice([2, 9, 40, 140])
-    while unfinished := [i for i, prompt in enumerate(prompts) if done[i] < len(prompt)]:
-        pieces = []
-        for i in chance.sample(unfinished, k=chance.randint(1, len(unfinished))):
-            end = min(done[i] + chance.randint(1, largest), len(prompts[i]))
-            pieces.append(Piece(str(i), prompts[i][done[i] : end], done[i], tables[i]))
-            done[i] = end
-        yield pieces
 
 
 def scattered_tables(lengths: list[int], block_size: int, chance: random.Random) -> list[list[int]]:
