@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from quiet import cpu_ticks
+from quiet import CpuTime
 from workload import Times
 
 HERE = Path(__file__).resolve().parent
@@ -116,7 +116,7 @@ class Running:
             ContenderFailed: what came back is not `max_tokens` tokens for every prompt.
         """
         assert self._process.stdin is not None
-        before = _CpuTime.of(self._process.pid)
+        before = CpuTime.of(self._process.pid)
         try:
             call = {"prompts": prompts, "max_tokens": max_tokens}
             self._process.stdin.write(json.dumps(call) + "\n")
@@ -126,7 +126,7 @@ class Running:
         answer = self._read()
         if "error" in answer:
             raise ContenderFailed(f"{self.contender.name}: {answer['error']}")
-        foreign = _CpuTime.of(self._process.pid).foreign_since(before)
+        foreign = CpuTime.of(self._process.pid).foreign_since(before)
         return Run(answer["sent"], answer["tokens"], answer["times"], foreign)
 
     def sleep(self) -> None:
@@ -172,37 +172,6 @@ class Running:
             )
         answer: dict[str, Any] = json.loads(line)
         return answer
-
-
-@dataclass(frozen=True)
-class _CpuTime:
-    """Clock ticks since boot: all cores busy, all cores together, and one session's own."""
-
-    busy: int
-    total: int
-    own: int
-
-    @classmethod
-    def of(cls, session: int) -> Self:
-        busy, total = cpu_ticks()
-        return cls(busy, total, _session_ticks(session))
-
-    def foreign_since(self, before: Self) -> float:
-        busy = (self.busy - before.busy) - (self.own - before.own)
-        return max(busy, 0) / max(self.total - before.total, 1)
-
-
-def _session_ticks(session: int) -> int:
-    """User and system ticks of the session's living processes and the children they reaped."""
-    ticks = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
-            continue
-        if int(fields[3]) == session:
-            ticks += sum(map(int, fields[11:15]))
-    return ticks
 
 
 def _environment(python: Path) -> dict[str, str]:

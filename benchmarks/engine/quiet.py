@@ -1,7 +1,10 @@
-"""Waiting for others on this machine to be quiet, for so long in all and no longer."""
+"""Others on this machine: what they take of it, and waiting for them to be quiet."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 BUSY = 0.05  # share of all cores; below it the machine counts as quiet
 SAMPLE_SECONDS = 0.5
@@ -32,3 +35,35 @@ def _busy_share() -> float:
     time.sleep(SAMPLE_SECONDS)
     busy, total = cpu_ticks()
     return (busy - busy_before) / max(total - total_before, 1)
+
+
+@dataclass(frozen=True)
+class CpuTime:
+    """Clock ticks since boot: all cores busy, all cores together, and those of our own sessions."""
+
+    busy: int
+    total: int
+    own: int
+
+    @classmethod
+    def of(cls, *sessions: int) -> Self:
+        busy, total = cpu_ticks()
+        return cls(busy, total, _session_ticks(sessions))
+
+    def foreign_since(self, before: Self) -> float:
+        """The share of the machine that others took."""
+        busy = (self.busy - before.busy) - (self.own - before.own)
+        return max(busy, 0) / max(self.total - before.total, 1)
+
+
+def _session_ticks(sessions: Sequence[int]) -> int:
+    """User and system ticks of the sessions' living processes and the children they reaped."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[3]) in sessions:
+            ticks += sum(map(int, fields[11:15]))
+    return ticks

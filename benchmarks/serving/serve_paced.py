@@ -86,7 +86,7 @@ class Server:
         due, before = arrived + FIRST_SECONDS, arrived
         for number in range(tokens):
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            _event(writer, {"choices": [{"index": 0, "text": " word", "finish_reason": None}]})
+            _chunk(writer, [{"index": 0, "text": " word", "finish_reason": None}])
             now = time.perf_counter()
             if number:
                 counters.inter_token_latency_seconds_sum += now - before
@@ -96,8 +96,8 @@ class Server:
                 counters.time_to_first_token_seconds_count += 1
             before, due = now, due + GAP_SECONDS
         usage = {"prompt_tokens": 128, "completion_tokens": tokens, "total_tokens": 128 + tokens}
-        _event(writer, {"choices": [{"index": 0, "text": "", "finish_reason": "length"}]})
-        _event(writer, {"choices": [], "usage": usage})
+        _chunk(writer, [{"index": 0, "text": "", "finish_reason": "length"}])
+        _chunk(writer, [], usage)
         _event(writer, "[DONE]")
         writer.write(b"0\r\n\r\n")
         counters.generation_tokens_total += tokens
@@ -116,8 +116,14 @@ def _whole(writer: asyncio.StreamWriter, text: str) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(data), data))
 
 
-def _event(writer: asyncio.StreamWriter, value: object) -> None:
-    text = value if isinstance(value, str) else json.dumps(value)
+def _chunk(
+    writer: asyncio.StreamWriter, choices: list[object], usage: dict[str, int] | None = None
+) -> None:
+    head = {"id": "cmpl-1", "object": "text_completion", "created": 0, "model": "smollm2"}
+    _event(writer, json.dumps({**head, "choices": choices, "usage": usage}))
+
+
+def _event(writer: asyncio.StreamWriter, text: str) -> None:
     data = f"data: {text}\n\n".encode()
     writer.write(b"%x\r\n%b\r\n" % (len(data), data))
 

@@ -37,6 +37,7 @@ def capacity_table(workload: Workload, cells: Sequence[Cell], asked: Asked) -> s
         "TPOT p50, p95",
         "tokens/s",
         *beyond,
+        "others took at most",
     )
     rows = [_row(_capacity_cells(cell, beyond=bool(beyond))) for cell in cells]
     return "\n".join([_about(workload, asked.seeds), "", *_heading(columns), *rows, *_ratio(cells)])
@@ -74,9 +75,9 @@ def _capacity_cells(cell: Cell, *, beyond: bool) -> tuple[str, ...]:
     found, name = cell.found, f"{cell.server} ({cell.weights})"
     failed = f"{found.failed:.2f}/s" if found.failed else "none"
     if cell.best is None:
-        return (name, f"none ({failed})", *["-"] * (5 + beyond))
+        return (name, f"none ({failed})", *["-"] * (5 + beyond), f"{cell.foreign:.0%}")
     cells = (name, f"**{found.highest:.2f}/s** ({failed})", *_point_cells(cell.best))
-    return (*cells, _share(cell.beyond)) if beyond else cells
+    return (*cells, *([_share(cell.beyond)] if beyond else []), f"{cell.foreign:.0%}")
 
 
 def _point_cells(point: Point) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """One measurement from end to end: draw, warm up, run, judge."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from salver.bench.record import Record
 from salver.bench.report import Report, report_on
 from salver.bench.run import Progress, Watch, closed_loop, open_loop, prepare
 from salver.bench.target import Target
-from salver.workload import Workload
+from salver.workload import Arrival, Workload
 
 WARM_UP_REQUESTS = 4
 _OTHER_SEED = 0x5A17  # warm-up prompts are others than those that are measured
@@ -55,9 +57,11 @@ async def measure(
 async def warm_up(workload: Workload, target: Target, *, seed: int) -> None:
     """Send a few requests with other prompts, so that what a server does once is done."""
     other = seed ^ _OTHER_SEED
-    if workload.closed_loop:
-        drawn = [next(user) for user in workload.users(seed=other)]
-    else:
-        drawn = list(workload.schedule(seed=other))
-    first = [replace(arrival, at=0.0, abandon_after=None) for arrival in drawn[:WARM_UP_REQUESTS]]
+    drawn: Iterator[Arrival] = (
+        map(next, workload.users(seed=other))
+        if workload.closed_loop
+        else workload.schedule(seed=other)
+    )
+    few = islice(drawn, WARM_UP_REQUESTS)
+    first = [replace(arrival, at=0.0, abandon_after=None) for arrival in few]
     await open_loop(prepare(first, target, exact=workload.mix.ignore_eos), target, _unwatched)

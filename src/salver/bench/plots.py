@@ -24,7 +24,7 @@ class Series:
     """Points with a name; of more than 4,000 every so many are drawn.
 
     Bars stand on 0 and are `bar` wide; later series are drawn over earlier ones. Without a colour a
-    series gets that of its place.
+    series gets that of its place; one without a name is not in the legend.
     """
 
     name: str
@@ -87,13 +87,12 @@ def _axes(chart: Chart, points: Sequence[Point]) -> tuple[Axis, Axis]:
 
 def _legend(chart: Chart) -> str:
     """Names in their colours, where there are several; a click hides one."""
-    if len(chart.series) < 2:
-        return ""
-    names = "".join(
+    names = [
         f'<button class="{_colour(series, index)}" data-series="{index}">{escape(series.name)}</button>'
         for index, series in enumerate(chart.series)
-    )
-    return f"<nav>{names}</nav>"
+        if series.name
+    ]
+    return f"<nav>{''.join(names)}</nav>" if len(names) > 1 else ""
 
 
 def _grid(chart: Chart, x: Axis, y: Axis) -> str:
