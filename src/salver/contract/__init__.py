@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from salver.contract.loading import load_deployment
     from salver.contract.policy import (
         Admission,
-        FallbackStep,
         Gate,
         OnInconclusive,
         Overload,
@@ -37,10 +36,10 @@ if TYPE_CHECKING:
         Telemetry,
         Tenant,
         TrafficClass,
-        UpstreamBackend,
         WithoutState,
     )
     from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
+    from salver.contract.upstreams import FallbackStep, PromptForm, UpstreamBackend, Upstreams
 
 _LATER = {
     "Deployment": "deployment",
@@ -49,7 +48,6 @@ _LATER = {
     "unavailable": "enforcement",
     "load_deployment": "loading",
     "Admission": "policy",
-    "FallbackStep": "policy",
     "Gate": "policy",
     "OnInconclusive": "policy",
     "Overload": "policy",
@@ -61,7 +59,6 @@ _LATER = {
     "Telemetry": "policy",
     "Tenant": "policy",
     "TrafficClass": "policy",
-    "UpstreamBackend": "policy",
     "WithoutState": "policy",
     "Engine": "release",
     "Envelope": "release",
@@ -69,6 +66,10 @@ _LATER = {
     "Quantization": "release",
     "Release": "release",
     "Runtime": "release",
+    "FallbackStep": "upstreams",
+    "PromptForm": "upstreams",
+    "UpstreamBackend": "upstreams",
+    "Upstreams": "upstreams",
 }
 if not TYPE_CHECKING:
     __getattr__ = lazily(__name__, _LATER)
@@ -96,6 +97,7 @@ __all__ = [
     "Outcome",
     "Overload",
     "Probes",
+    "PromptForm",
     "Quantization",
     "Release",
     "Rollout",
@@ -113,6 +115,7 @@ __all__ = [
     "TokenLogprobs",
     "TrafficClass",
     "UpstreamBackend",
+    "Upstreams",
     "WithoutState",
     "declared_only",
     "load_deployment",
