@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salver.contract import GenerateRequest, SamplingParams, TokenChunk, TrafficClass
+from salver.contract import GenerateRequest, LatencyModel, SamplingParams, TokenChunk, TrafficClass
 from salver.engine import EngineCore, Limits
 from salver.flow import QueueBound, Share
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
 from salver.testing.service_audit import ServiceAudit
 
 BLOCK = 4
+MACHINE = LatencyModel(base=0.01, per_token=0.001, per_attended=1e-6, per_logit_row=0.0005)
 
 
 def engine(
@@ -20,14 +21,16 @@ def engine(
     max_running: int = 4,
     max_batch_tokens: int = 16,
     max_context_tokens: int = 60,
+    tpot: float | None = None,
 ) -> EngineCore:
     return EngineCore.build(
         FakeRunner(num_blocks, BLOCK, vocab_size=97),
         ManualClock(),
-        Limits(max_running, max_batch_tokens, max_context_tokens),
+        Limits(max_running, max_batch_tokens, max_context_tokens, tpot),
         QueueBound(5000, 10**6),
         frozenset(),
         LetterDecoder,
+        MACHINE,
         shares=shares,
     )
 
@@ -169,6 +172,7 @@ tenants = st.tuples(
     num_blocks=st.sampled_from([16, 40, 200]),
     max_running=st.integers(1, 9),
     max_batch_tokens=st.integers(4, 20),
+    tpot=st.sampled_from([None, 0.001]),
 )
 @settings(max_examples=15, deadline=None)
 def test_law_5_floods_share_as_their_weights_say(
@@ -176,16 +180,33 @@ def test_law_5_floods_share_as_their_weights_say(
     num_blocks: int,
     max_running: int,
     max_batch_tokens: int,
+    tpot: float | None,
 ) -> None:
-    """However long the prompts and answers of each, and however small the pool."""
+    """However long the prompts and answers of each, however small the pool, and even where running
+    requests are late whatever is done."""
     shares = {f"t{index}": Share(kind[0]) for index, kind in enumerate(kinds)}
     core = engine(
         shares,
         num_blocks=num_blocks,
         max_running=max_running,
         max_batch_tokens=max_batch_tokens,
+        tpot=tpot,
     )
     assert run_floods(core, shares, kinds).worst <= 1 + 1e-9
+
+
+def test_law_5_decodes_that_are_late_do_not_shut_out_long_prompts() -> None:
+    kinds = [(1.0, 2, 50, False), (1.0, 50, 2, False)]
+    shares = {"t0": Share(), "t1": Share()}
+    core = engine(shares, num_blocks=300, max_running=9, max_batch_tokens=20, tpot=0.001)
+    assert 0.1 < run_floods(core, shares, kinds).worst <= 1
+
+
+def test_law_5_decodes_that_fill_every_step_give_way() -> None:
+    kinds = [(1.0, 1, 50, False), (1.0, 1, 50, False)]
+    shares = {"t0": Share(), "t1": Share()}
+    core = engine(shares, num_blocks=300, max_running=9, max_batch_tokens=4)
+    assert run_floods(core, shares, kinds, head_start=5).worst <= 1
 
 
 def test_the_gap_of_first_come_first_served_has_no_such_bound() -> None:
@@ -196,19 +217,25 @@ def test_the_gap_of_first_come_first_served_has_no_such_bound() -> None:
 
 
 def run_floods(
-    core: EngineCore, shares: dict[str, Share], kinds: list[tuple[float, int, int, bool]]
+    core: EngineCore,
+    shares: dict[str, Share],
+    kinds: list[tuple[float, int, int, bool]],
+    *,
+    head_start: int = 0,
 ) -> ServiceAudit:
-    """All tenants' requests at once, the first tenant's first, for some hundred steps."""
-    scheduler, number = core.scheduler, 0
-    requests: dict[str, GenerateRequest] = {}
+    """All tenants' requests at once, or the first's some steps before, for some hundred steps."""
+    scheduler = core.scheduler
     audit = ServiceAudit(scheduler.kv, shares, scheduler.limits)
-    for index, (_, prompt, output, same) in enumerate(kinds):
-        for _ in range(60):
-            number += 1
-            first = 0 if same else 100 * number
-            asked = ask(f"r{number}", f"t{index}", range(first, first + prompt), output=output)
+    requests: dict[str, GenerateRequest] = {}
+    for tenant, (_, prompt, output, same) in enumerate(kinds):
+        for number in range(60):
+            first = 0 if same else 100 * (number + 60 * tenant)
+            name = f"r{tenant}-{number}"
+            asked = ask(name, f"t{tenant}", range(first, first + prompt), output=output)
             core.add(asked)
-            requests[f"{asked.id}#0"] = asked
+            requests[f"{name}#0"] = asked
+        for _ in range(head_start if tenant == 0 else 0):
+            core.step()
     for _ in range(300):
         one_behind = {r.key for r in scheduler._running if r.num_missing_tokens == 1}
         plan = scheduler.schedule(0.0)
