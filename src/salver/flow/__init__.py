@@ -8,6 +8,7 @@ from salver.flow.feasibility import (
     least_own_seconds,
     optimistic,
     own_seconds,
+    pessimistic,
     unreachable,
 )
 from salver.flow.queue_bound import QueueBound
@@ -21,5 +22,6 @@ __all__ = [
     "optimistic",
     "own_seconds",
     "passed",
+    "pessimistic",
     "unreachable",
 ]
