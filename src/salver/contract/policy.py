@@ -123,17 +123,17 @@ class Tenant(Section):
     weight: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
         default=1.0, description="Its share of the machine relative to the others.", examples=[3]
     )
-    kv_share: Annotated[Fraction, Field(gt=0)] | None = Field(
-        default=None,
-        description="Of the KV pool, what its requests may hold while another tenant waits for "
-        "room; its weight's share if absent.",
-        examples=["25%"],
-    )
     traffic_class: TrafficClass = Field(
         default=TrafficClass.STANDARD,
         alias="class",
         description="The highest class its requests may have.",
         examples=["standard"],
+    )
+    kv_share: Annotated[Fraction, Field(gt=0)] | None = Field(
+        default=None,
+        description="Of the KV pool, what its requests may hold while another tenant waits for "
+        "room; its weight's share if absent.",
+        examples=["25%"],
     )
     requests_per_minute: Count | None = Field(
         default=None,
