@@ -153,10 +153,14 @@ class FairOrder:
                 continue
             yield from (request for request in account.running if request.running)
             for request in list(account.waiting):
-                if self._stuck:
+                if self._is_full:
                     self._blocked.setdefault(account.rank, account)
                     break
                 yield request
+
+    @property
+    def _is_full(self) -> bool:
+        return self._stuck is not None
 
     def block(self, request: Request) -> None:
         self._stuck = request
