@@ -1,5 +1,7 @@
 """What is refused for its deadline would have missed it, on a machine that is the model."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -150,13 +152,40 @@ def test_a_long_queue_refuses_with_a_time_to_come_back() -> None:
     core = engine(MACHINE)
     for index in range(6):
         core.add(ask(f"q{index}", range(1000 * index, 1000 * index + 300), None, GREEDY))
-    assert core.load().queue_seconds > 1.0
+    assert core.load().queue_seconds() > 1.0
     with pytest.raises(Refused) as refused:
         core.add(ask("r", range(9000, 9010), 0.5, GREEDY))
     assert refused.value.decision.retry_after is not None
     for index in range(6):
         core.cancel(f"q{index}")
     core.add(ask("r", range(9000, 9010), 0.5, GREEDY))
+
+
+@given(
+    kinds=st.lists(
+        st.tuples(st.sampled_from("aasc"), st.integers(1, 90), st.sampled_from([None, 0.3, 2.0])),
+        max_size=12,
+    )
+)
+@settings(deadline=None)
+def test_the_queue_that_is_told_is_the_queue_there_is(
+    kinds: list[tuple[str, int, float | None]],
+) -> None:
+    """However it came about, the kept instant is the one that a fresh look finds."""
+    core = engine(MACHINE)
+    for index, (kind, length, deadline) in enumerate(kinds):
+        if kind == "s":
+            core.step()
+        elif kind == "c":
+            core.cancel(f"r{index - 1}")
+        else:
+            with suppress(Refused):
+                core.add(
+                    ask(f"r{index}", range(100 * index, 100 * index + length), deadline, GREEDY)
+                )
+        told = core.load()
+        core.scheduler._order.forget_times()
+        assert core.load() == told
 
 
 def test_an_answer_that_has_to_be_long_needs_the_time_for_it() -> None:

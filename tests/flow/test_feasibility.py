@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from salver.contract import Action, Cause, LatencyModel, LoadSnapshot, SamplingParams
 from salver.flow import (
     certain_output,
-    drain_seconds,
+    drained,
     least_own_seconds,
     optimistic,
     own_seconds,
@@ -24,16 +24,28 @@ def test_a_request_alone_takes_its_prompt_and_a_step_per_token() -> None:
     assert own_seconds(MODEL, prompt=100, output=11, choices=3) == pytest.approx(0.210 + 0.030)
 
 
-@given(st.lists(st.tuples(st.floats(0, 10), st.floats(-5, 50))))
-def test_a_queue_drains_no_later_than_its_work_is_done(work: list[tuple[float, float]]) -> None:
-    drained = drain_seconds(work)
-    assert 0 <= drained <= sum(seconds for seconds, _ in work) + 1e-9
+queues = st.lists(st.tuples(st.floats(0, 10), st.floats(-5, 50)))
+
+
+@given(st.floats(-1e3, 1e3), queues)
+def test_a_queue_drains_no_later_than_its_work_is_done(
+    at: float, work: list[tuple[float, float]]
+) -> None:
+    whole = sum(seconds for seconds, _ in work)
+    assert at <= drained(at, work) <= at + whole + 1e-9
     patient = [(seconds, float("inf")) for seconds, _ in work]
-    assert drain_seconds(patient) == pytest.approx(sum(seconds for seconds, _ in work))
+    assert drained(at, patient) == pytest.approx(at + whole)
+
+
+@given(st.floats(-1e3, 1e3), queues, queues)
+def test_a_queue_drained_in_pieces_is_through_at_the_same_instant(
+    at: float, work: list[tuple[float, float]], more: list[tuple[float, float]]
+) -> None:
+    assert drained(drained(at, work), more) == drained(at, work + more)
 
 
 def test_what_expires_in_the_queue_takes_no_more_time() -> None:
-    assert drain_seconds([(10.0, 1.0), (10.0, 1.0), (2.0, 60.0)]) == 3.0
+    assert drained(5.0, [(10.0, 6.0), (10.0, 6.0), (2.0, 60.0)]) == 8.0
 
 
 @pytest.mark.parametrize(

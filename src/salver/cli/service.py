@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from salver.cli.fit import Artifact, runner_kind
+from salver.cli.last_start import LastStart
+from salver.cli.machine import this_machine
 from salver.cli.upstreams import serving_pool, takes_messages, with_fallbacks
 from salver.clock import MonotonicClock
-from salver.contract import Backend, Deployment, Engine
+from salver.contract import Backend, Deployment, Engine, Scheduling
+from salver.flow import Share
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
 from salver.gateway import serve as serve_http
 from salver.gateway.service import Mode
@@ -129,12 +132,17 @@ class Service:
         supervisor = Supervisor(self._worker_spec(), patience=patience, clock=self._clock)
         opening = asyncio.create_task(asyncio.to_thread(self._artifact.model))
         try:
-            await supervisor.start()
+            ready = await supervisor.start()
+            if ready.model.latency is not None:
+                self._last_start().keep(ready.model.latency)
             yield _Computing(supervisor.backend, await opening, lambda: supervisor.restarts)
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
             await supervisor.stop()
+
+    def _last_start(self) -> LastStart:
+        return LastStart(self._store, self._deployment.release, this_machine(), self._isa)
 
     @asynccontextmanager
     async def _probe(self, computing: "_Computing") -> AsyncIterator[ReadinessProbe]:
@@ -163,9 +171,16 @@ class Service:
             max_queued_requests=admission.max_queued_requests,
             max_queued_tokens=admission.max_queued_tokens,
             tpot_seconds=slo.tpot_p95 if slo else None,
+            shares=self._shares(),
             runner=runner_kind(release.runtime),
             isa=self._isa,
         )
+
+    def _shares(self) -> dict[str, Share] | None:
+        """What each tenant is owed; None where that is not asked."""
+        if self._deployment.admission.scheduling is Scheduling.FCFS:
+            return None
+        return {each.name: Share(each.weight, each.kv_share) for each in self._deployment.tenants}
 
     def _served(self) -> Served:
         deployment = self._deployment

@@ -4,23 +4,30 @@
 are served, and what the prefix cache has of the prompt.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import inf
 
 from salver.contract import Decision, GenerateRequest, LatencyModel, StepShape
 from salver.engine.request import Request
-from salver.flow import certain_output, drain_seconds, own_seconds, unreachable
+from salver.flow import certain_output, drained, own_seconds, unreachable
 
 
 def too_late(
     source: GenerateRequest,
     *,
-    queue: float,
+    queue: Callable[[], float],
     cached: Callable[[], int],
     model: LatencyModel,
     now: float,
 ) -> Decision | None:
-    """Why the deadline cannot be met; None admits. `cached` is asked only where it could help."""
+    """Why the deadline cannot be met; None admits.
+
+    `queue`, in seconds, is asked only where there is a deadline; `cached` only where it could help.
+    """
+    if source.deadline is None:
+        return None
+    ahead = queue()
 
     def refusal(hit: int) -> Decision | None:
         own = own_seconds(
@@ -30,31 +37,66 @@ def too_late(
             output=certain_output(source.sampling),
             choices=source.n,
         )
-        return unreachable(source.id, queue=queue, own=own, deadline=source.deadline, now=now)
+        return unreachable(source.id, queue=ahead, own=own, deadline=source.deadline, now=now)
 
     return refusal(0) and refusal(cached())
 
 
-def queue_seconds(
-    ahead: Iterable[Request], model: LatencyModel, *, hit_share: float, now: float
-) -> float:
-    """Until the prompts of `ahead` are computed, running requests first.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What times are told from at one instant.
 
     Prefix hits of requests that wait are not known yet: `hit_share` of their tokens, as many as so
-    far, are taken to be hits. Choices that share their leader's prompt add nothing.
+    far, are taken to be hits.
     """
 
-    def work() -> Iterator[tuple[float, float]]:
-        for request in ahead:
-            until = inf if request.deadline is None else request.deadline - now
-            yield (0.0 if request.cancelled else _seconds(request, model, hit_share)), until
+    model: LatencyModel
+    hit_share: float
+    now: float
 
-    return drain_seconds(work())
+    def through(self, at: float, requests: Iterable[Request]) -> float:
+        """The instant at which these prompts are computed, if the first is begun `at` an instant."""
+        return drained(
+            at,
+            ((self._seconds(r), inf if r.deadline is None else r.deadline) for r in requests),
+        )
+
+    def _seconds(self, request: Request) -> float:
+        """Choices that share their leader's prompt add nothing."""
+        if request.cancelled or (request.leader is not None and not request.leader.ended):
+            return 0.0
+        first, missing = request.num_computed_tokens, request.num_missing_tokens
+        seconds = self.model.marginal(StepShape.of_tokens(first, missing, 1))
+        return seconds if first else seconds * (1 - self.hit_share)
 
 
-def _seconds(request: Request, model: LatencyModel, hit_share: float) -> float:
-    if request.leader is not None and not request.leader.ended:
-        return 0.0
-    first, missing = request.num_computed_tokens, request.num_missing_tokens
-    seconds = model.marginal(StepShape.of_tokens(first, missing, 1))
-    return seconds if first else seconds * (1 - hit_share)
+class QueueClock:
+    """When the prompts of a queue are computed: an instant, kept while nothing else changes it than
+    requests that come last.
+
+    Whoever steps or cancels forgets it; whoever asks then hands in the queue, running requests first.
+    Those that come last are taken in when somebody asks.
+    """
+
+    def __init__(self) -> None:
+        self._through: float | None = None
+        self._last: list[Request] = []
+
+    def forget(self) -> None:
+        """The queue has changed in other ways than by one that came last."""
+        self._through = None
+        self._last.clear()
+
+    def extend(self, last: Iterable[Request]) -> None:
+        """These have come after all others."""
+        if self._through is not None:
+            self._last.extend(last)
+
+    def seconds(self, queue: Callable[[], Iterable[Request]], estimate: Estimate) -> float:
+        """From now until all are through; the queue is gone over only where that is not known."""
+        if self._through is None:
+            self._through = estimate.through(estimate.now, queue())
+        elif self._last:
+            self._through = estimate.through(max(estimate.now, self._through), self._last)
+            self._last.clear()
+        return max(0.0, self._through - estimate.now)

@@ -9,16 +9,17 @@ One idea (see `engine.request`): every request's `num_computed_tokens` catches u
 from it; none of them has a branch of its own. The rejected alternative, a prefill queue beside a
 decode queue, needs a rule for every way in which the two can starve each other.
 
-The policy order is first come, first served. Running requests come before waiting ones; when no
-block is free the last running request is preempted and recomputed later, so the first always
-makes progress and the engine cannot deadlock.
+Whose turn it is, and who makes room where there is none, is the policy's: `engine.order` (first
+come, first served) and `engine.fair_order`. A request that makes room is preempted: it gives its
+blocks back and is recomputed later.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from salver.contract import (
+    Decision,
     Finish,
     FinishReason,
     GenerateRequest,
@@ -31,12 +32,15 @@ from salver.contract import (
 )
 from salver.contract.latency import UNMEASURED
 from salver.engine.kv_cache import KVCacheManager
+from salver.engine.layout import lay_out
+from salver.engine.order import FirstComeFirstServed, Order
 from salver.engine.output_text import DecoderFactory, OutputText
-from salver.engine.plan import ModelRunnerOutput, SampleSpec, ScheduledSequence, SchedulerOutput
-from salver.engine.punctuality import queue_seconds, too_late
+from salver.engine.plan import ModelRunnerOutput, SchedulerOutput
+from salver.engine.punctuality import Estimate, too_late
 from salver.engine.request import Request
 from salver.engine.step_budget import StepBudget
 from salver.engine.step_telemetry import StepTelemetry
+from salver.engine.stopping import judge
 from salver.errors import BackendError, Refused, TooLarge
 from salver.flow import QueueBound, optimistic, passed
 
@@ -51,6 +55,16 @@ class Limits:
     tpot_seconds: float | None = None  # what a running request may take per token
 
 
+@dataclass(slots=True)
+class _Step:
+    """A step while it is put together."""
+
+    budget: StepBudget
+    chosen: dict[str, tuple[Request, int]] = field(default_factory=dict)  # by request key
+    preempted: set[str] = field(default_factory=set)
+    crowded: bool = False  # blocks lacked for a running request
+
+
 class Scheduler:
     """Owns every Request from `add` to its Finish.
 
@@ -61,6 +75,7 @@ class Scheduler:
         eos_token_ids: tokens that end a sequence unless it ignores them.
         new_decoder: makes the detokenizer of one sequence.
         latency: what steps are predicted with, until `telemetry` knows better.
+        order: the policy; first come, first served by default.
     """
 
     def __init__(
@@ -71,6 +86,7 @@ class Scheduler:
         eos_token_ids: frozenset[int],
         new_decoder: DecoderFactory,
         latency: LatencyModel = UNMEASURED,
+        order: Order | None = None,
     ) -> None:
         self.kv = kv
         self.limits = limits
@@ -82,8 +98,8 @@ class Scheduler:
         self.num_preemptions = 0
         self._eos_token_ids = eos_token_ids
         self._new_decoder = new_decoder
-        self._waiting: deque[Request] = deque()
-        self._running: list[Request] = []  # in policy order, as they were first scheduled
+        self._order: Order = FirstComeFirstServed() if order is None else order
+        self._running: list[Request] = []  # in the order in which they were started
         self._ended: list[TokenChunk] = []  # finishes that the next update reports
 
     # -- requests in -----------------------------------------------------------------------------
@@ -104,23 +120,17 @@ class Scheduler:
                 limit=capacity,
                 fix="shorten the prompt or lower max_tokens",
             )
-        waiting = (len(self._waiting), sum(request.num_tokens for request in self._waiting))
+        waiting = (len(self._order), self._order.num_tokens)
         adding = (source.n, source.n * len(source.prompt_token_ids))
-        refusal = passed(source.id, source.deadline, now) or self.queue.refusal(
-            source.id, waiting=waiting, adding=adding
-        )
-        sequences = list(self._sequences(source, now))
-        refusal = refusal or too_late(
-            source,
-            queue=self._queue_seconds(now),
-            cached=lambda: self.kv.num_cached_tokens(sequences[0]),
-            model=optimistic(self.telemetry.model),
-            now=now,
+        refusal = (
+            passed(source.id, source.deadline, now)
+            or self.queue.refusal(source.id, waiting=waiting, adding=adding)
+            or self._too_late(source, now)
         )
         if refusal:
-            self.kv.release(sequences[0])
             raise Refused(refusal)
-        self._waiting.extend(sequences)
+        sequences = list(self._sequences(source, now))
+        self._order.append(sequences)
         self.num_accepted += source.n
 
     def cancel(self, request_id: str) -> None:
@@ -129,25 +139,35 @@ class Scheduler:
         for request in self._in_flight():
             if request.request_id == request_id:
                 request.cancelled = True
+                self._order.forget_times()
 
     # -- one step --------------------------------------------------------------------------------
 
     def schedule(self, now: float) -> SchedulerOutput:
         """Choose the step's tokens. Expired and cancelled requests free their blocks first."""
+        self._order.forget_times()
         self._drop_dead(now)
         budget = StepBudget.of_step(
-            self._running,
+            self._order.protected(self._running),
             now,
             model=self.telemetry.model,
             tokens=self.limits.max_batch_tokens,
             tpot=self.limits.tpot_seconds,
             progress=self.kv.block_size,
         )
-        chosen: list[tuple[Request, int]] = []
-        preempted = self._schedule_running(budget, chosen)
-        if not preempted:
-            self._schedule_waiting(budget, chosen, now)
-        return self._plan(chosen)
+        step = _Step(budget)
+        for request in self._order.turns(self._running):
+            if request.running:
+                self._continue(request, step)
+            elif self._waits_for_leader(request):
+                self._order.defer(request)
+            elif self._start(request, step, now):
+                self._order.start(request)
+            else:
+                self._order.block(request)
+        chosen = list(step.chosen.values())
+        self._order.charge(chosen, self._running)
+        return lay_out(chosen, self.kv, self._eos_token_ids)
 
     def update(
         self, plan: SchedulerOutput, output: ModelRunnerOutput, now: float
@@ -155,6 +175,7 @@ class Scheduler:
         """Account for a step: advance, append the sampled tokens, end what is done."""
         by_key = {request.key: request for request in self._running}
         chunks, self._ended = self._ended, []
+        self._order.forget_times()
         for sequence in plan.sequences:
             request = by_key[sequence.key]
             request.num_computed_tokens = sequence.context_length
@@ -170,58 +191,65 @@ class Scheduler:
 
     # -- choosing --------------------------------------------------------------------------------
 
-    def _schedule_running(self, budget: StepBudget, chosen: list[tuple[Request, int]]) -> bool:
-        """Give each running request its missing tokens; True when one had to be preempted."""
-        preempted = False
-        index = 0
-        while index < len(self._running) and budget.tokens > 0:
-            request, index = self._running[index], index + 1
-            first, missing = request.num_computed_tokens, request.num_missing_tokens
-            count = budget.take_one() if missing == 1 else budget.take(first, missing)
-            if not count:
-                continue
-            while not self.kv.extend(request, first + count):
-                preempted = True
-                if self._preempt_last() is request:
-                    return True
-            chosen.append((request, count))
-        return preempted
+    def _continue(self, request: Request, step: _Step) -> None:
+        """Give a running request its missing tokens. Where blocks lack, somebody is preempted."""
+        first, missing = request.num_computed_tokens, request.num_missing_tokens
+        if missing == 1:
+            count = step.budget.take_one()
+        else:
+            count = step.budget.take(first, missing, after_others=self._order.yields(request))
+        if not count:
+            return
+        step.chosen[request.key] = request, count
+        while request.running and not self.kv.extend(request, first + count):
+            self._preempt(self._order.victim(request, self._running) or request, step)
+            step.crowded = True
 
-    def _schedule_waiting(
-        self, budget: StepBudget, chosen: list[tuple[Request, int]], now: float
-    ) -> None:
-        """Start waiting requests while budget, blocks and `max_running` last."""
-        skipped: list[Request] = []
-        while self._waiting and budget.tokens > 0 and len(self._running) < self.limits.max_running:
-            request = self._waiting.popleft()
-            if self._waits_for_leader(request):
-                skipped.append(request)
-                continue
-            cached = self.kv.num_cached_tokens(request)
-            count = budget.take(cached, request.num_tokens - cached)
-            if not count or not self.kv.attach(request, count):
-                skipped.append(request)
-                break
-            self._start(request, now)
-            chosen.append((request, count))
-        self._waiting.extendleft(reversed(skipped))
+    def _start(self, request: Request, step: _Step, now: float) -> bool:
+        """Start a waiting request if there is budget, a place, and blocks for its whole chunk.
 
-    def _start(self, request: Request, now: float) -> None:
+        What was preempted in this step stays out of it; and after a preemption for want of blocks
+        only those start for whom others have to make room.
+        """
+        if request.key in step.preempted:
+            return False
+        cached = self.kv.num_cached_tokens(request)
+        missing, yields = request.num_tokens - cached, self._order.yields(request)
+        count = step.budget.offer(cached, missing, after_others=yields)
+        if not count or (step.crowded and not self._order.victim(request, self._running)):
+            return False
+        while len(self._running) >= self.limits.max_running or not self.kv.attach(request, count):
+            victim = self._order.victim(request, self._running)
+            if victim is None:
+                return False
+            self._preempt(victim, step)
+        missing = request.num_missing_tokens
+        count = min(count, missing)
+        step.budget.spend(request.num_computed_tokens, missing, count, after_others=yields)
+        step.chosen[request.key] = request, count
+        self._enter(request, now)
+        return True
+
+    def _enter(self, request: Request, now: float) -> None:
         if request.scheduled_at is None:
             request.scheduled_at = now
             request.cached_tokens = min(request.num_computed_tokens, len(request.prompt))
+        request.running = True
         self._running.append(request)
 
-    def _preempt_last(self) -> Request:
-        """Take the blocks of the request that is last in policy order; it starts over later."""
-        request = self._running.pop()
+    def _preempt(self, request: Request, step: _Step) -> None:
+        """Take a running request's blocks, and its tokens out of the step; it starts over later."""
+        self._running.remove(request)
+        request.running = False
         self.kv.release(request)
         request.num_computed_tokens = 0
         if request.wants_prompt_logprobs:
             request.prompt_logprobs.clear()
-        self._waiting.appendleft(request)
+        self._order.put_back(request)
         self.num_preemptions += 1
-        return request
+        step.preempted.add(request.key)
+        _, count = step.chosen.pop(request.key, (request, 0))
+        step.budget.give_back(count)
 
     def _waits_for_leader(self, request: Request) -> bool:
         """Choices 1..n-1 wait while choice 0 computes the full blocks they are going to share."""
@@ -231,36 +259,6 @@ class Scheduler:
         shareable = (len(request.prompt) - 1) // self.kv.block_size * self.kv.block_size
         return leader.num_computed_tokens < shareable
 
-    def _plan(self, chosen: list[tuple[Request, int]]) -> SchedulerOutput:
-        token_ids: list[int] = []
-        sequences = []
-        for request, count in chosen:
-            start = len(token_ids)
-            first = request.num_computed_tokens
-            token_ids += request.tokens(first, first + count)
-            sequences.append(self._sequence(request, start, first, first + count))
-        return SchedulerOutput(token_ids, sequences)
-
-    def _sequence(self, request: Request, start: int, first: int, end: int) -> ScheduledSequence:
-        wants = request.wants_prompt_logprobs
-        return ScheduledSequence(
-            key=request.key,
-            start=start,
-            end=start + end - first,
-            first_position=first,
-            block_table=self.kv.table(request),
-            sample=self._sample_spec(request) if end == request.num_tokens else None,
-            prompt_logprobs=request.params.prompt_logprobs if wants else None,
-            next_prompt_tokens=request.prompt[first + 1 : end + 1] if wants else (),
-        )
-
-    def _sample_spec(self, request: Request) -> SampleSpec:
-        params = request.params
-        banned: tuple[int, ...] = ()
-        if len(request.output) < params.min_tokens:
-            banned = (*sorted(self._eos_token_ids), *params.stop_token_ids)
-        return SampleSpec(params, request.seed, request.prompt, request.output, banned)
-
     # -- accounting ------------------------------------------------------------------------------
 
     def _append(self, request: Request, token: TokenLogprobs, now: float) -> TokenChunk:
@@ -269,15 +267,15 @@ class Scheduler:
         if first:
             request.first_token_at = now
         request.output.append(token.token_id)
-        reason, matched, text = self._judge(request, token.token_id)
+        verdict = judge(request, token.token_id, self._eos_token_ids)
         finish = None
-        if reason is not None:
-            finish = self._end(request, Outcome.FINISHED, reason, now, matched)
+        if verdict.reason is not None:
+            finish = self._end(request, Outcome.FINISHED, verdict.reason, now, verdict.matched)
         return TokenChunk(
             request_id=request.request_id,
             choice=request.choice,
             token_ids=(token.token_id,),
-            text=text,
+            text=verdict.text,
             logprobs=() if request.params.logprobs is None else (token,),
             prompt_logprobs=request.take_prompt_logprobs() if first else (),
             finish=finish,
@@ -290,25 +288,6 @@ class Scheduler:
         return TokenChunk(
             request.request_id, request.choice, text=request.text.finish(), finish=finish
         )
-
-    def _judge(
-        self, request: Request, token_id: int
-    ) -> tuple[FinishReason | None, str | int | None, str]:
-        """Whether this token ends the request, what matched, and the text that became final."""
-        params = request.params
-        may_stop = len(request.output) >= params.min_tokens
-        is_eos = token_id in self._eos_token_ids and not params.ignore_eos
-        if may_stop and (is_eos or token_id in params.stop_token_ids):
-            matched = None if is_eos else token_id
-            kept = request.text.push(token_id, may_stop=False) if params.include_stop else ""
-            return FinishReason.STOP, matched, kept + request.text.finish()
-        text = request.text.push(token_id, may_stop=may_stop)
-        if request.text.matched is not None:
-            return FinishReason.STOP, request.text.matched, text
-        if len(request.output) >= params.max_tokens:
-            text += request.text.finish()
-            return FinishReason.LENGTH, None, text
-        return None, None, text
 
     def _drop_dead(self, now: float) -> None:
         """End what was cancelled or has expired, before it costs another token (law 6)."""
@@ -323,7 +302,7 @@ class Scheduler:
                     request.request_id, request.choice, text=request.text.finish(), finish=finish
                 )
             )
-        self._waiting = deque(r for r in self._waiting if not r.ended)
+        self._order.drop_ended()
         self._running = [r for r in self._running if not r.ended]
 
     def _end(
@@ -344,19 +323,19 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._running or self._ended)
+        return bool(len(self._order) or self._running or self._ended)
 
     @property
     def num_in_flight(self) -> int:
-        return len(self._waiting) + len(self._running)
+        return len(self._order) + len(self._running)
 
     def load(self, now: float) -> LoadSnapshot:
         pool, told = self.kv.pool, self.telemetry
         return LoadSnapshot(
-            requests_waiting=len(self._waiting),
+            requests_waiting=len(self._order),
             requests_running=len(self._running),
-            tokens_waiting=sum(request.num_tokens for request in self._waiting),
-            queue_seconds=self._queue_seconds(now),
+            tokens_waiting=self._order.num_tokens,
+            queues=self._order.queues(self._running, self._estimate(now)),
             kv_block_tokens=self.kv.block_size,
             kv_blocks_total=pool.num_blocks,
             kv_blocks_owned=pool.num_owned,
@@ -371,13 +350,30 @@ class Scheduler:
             latency=None if told.model == UNMEASURED else told.model,
         )
 
-    def _queue_seconds(self, now: float) -> float:
-        model, share = optimistic(self.telemetry.model), self.kv.hit_share
-        return queue_seconds(self._in_flight(), model, hit_share=share, now=now)
+    # -- in time or not --------------------------------------------------------------------------
+
+    def _too_late(self, source: GenerateRequest, now: float) -> Decision | None:
+        estimate = self._estimate(now)
+        return too_late(
+            source,
+            queue=lambda: self._order.seconds_ahead(source, self._running, estimate),
+            cached=lambda: self._cached_tokens(source, now),
+            model=estimate.model,
+            now=now,
+        )
+
+    def _cached_tokens(self, source: GenerateRequest, now: float) -> int:
+        probe = next(self._sequences(source, now))
+        cached = self.kv.num_cached_tokens(probe)
+        self.kv.release(probe)
+        return cached
+
+    def _estimate(self, now: float) -> Estimate:
+        return Estimate(optimistic(self.telemetry.model), self.kv.hit_share, now)
 
     def _in_flight(self) -> Iterator[Request]:
         yield from self._running
-        yield from self._waiting
+        yield from self._order
 
     def _sequences(self, source: GenerateRequest, now: float) -> Iterator[Request]:
         leader: Request | None = None
@@ -391,6 +387,6 @@ class Scheduler:
 
     def __repr__(self) -> str:
         return (
-            f"<Scheduler {len(self._running)} running, {len(self._waiting)} waiting, "
+            f"<Scheduler {len(self._running)} running, {len(self._order)} waiting, "
             f"{self.kv.pool!r}>"
         )

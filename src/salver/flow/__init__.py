@@ -1,23 +1,27 @@
 """Who goes next, who waits, who is refused: pure decisions on plain data."""
 
 from salver.flow.deadline import passed
+from salver.flow.fairness import Share
 from salver.flow.feasibility import (
     certain_output,
-    drain_seconds,
+    drained,
     least_own_seconds,
     optimistic,
     own_seconds,
+    pessimistic,
     unreachable,
 )
 from salver.flow.queue_bound import QueueBound
 
 __all__ = [
     "QueueBound",
+    "Share",
     "certain_output",
-    "drain_seconds",
+    "drained",
     "least_own_seconds",
     "optimistic",
     "own_seconds",
     "passed",
+    "pessimistic",
     "unreachable",
 ]

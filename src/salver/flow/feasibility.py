@@ -24,14 +24,17 @@ LEAST_DOUBT = 0.2
 
 def optimistic(model: LatencyModel) -> LatencyModel:
     """Costs that a step hardly ever stays below."""
-    trust = max(0.0, 1 - max(LEAST_DOUBT, 2 * model.error))
-    return LatencyModel(
-        base=trust * model.base,
-        per_token=trust * model.per_token,
-        per_attended=trust * model.per_attended,
-        per_logit_row=trust * model.per_logit_row,
-        error=model.error,
-    )
+    return model.scaled(max(0.0, 1 - doubt(model)))
+
+
+def pessimistic(model: LatencyModel) -> LatencyModel:
+    """Costs that a step hardly ever goes beyond."""
+    return model.scaled(1 + doubt(model))
+
+
+def doubt(model: LatencyModel) -> float:
+    """By which share of itself a prediction may be off."""
+    return max(LEAST_DOUBT, 2 * model.error)
 
 
 def certain_output(params: SamplingParams) -> int:
@@ -53,14 +56,15 @@ def own_seconds(
     return output * model.base + asked + choices * answer
 
 
-def drain_seconds(work: Iterable[tuple[float, float]]) -> float:
-    """Until a queue is through: of each request, in order, its seconds and those to its deadline.
+def drained(at: float, work: Iterable[tuple[float, float]]) -> float:
+    """The instant at which a queue is through that is begun `at` an instant.
 
-    One that reaches its deadline is dropped there, and takes no more time.
+    `work` has each request's seconds and the instant of its deadline, in order. One that reaches its
+    deadline is dropped there, and takes no more time. A queue may be drained in pieces: each begins
+    where the one before was through.
     """
-    at = 0.0
-    for seconds, until_deadline in work:
-        at = max(at, min(at + seconds, until_deadline))
+    for seconds, deadline in work:
+        at = max(at, min(at + seconds, deadline))
     return at
 
 

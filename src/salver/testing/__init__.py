@@ -5,6 +5,7 @@ from salver.testing.fake_runner import FakeRunner
 from salver.testing.fault_proxy import Fault, FaultKind, FaultProxy
 from salver.testing.letter_decoder import LetterDecoder
 from salver.testing.manual_clock import ManualClock
+from salver.testing.timed_runner import TimedRunner
 
 __all__ = [
     "FakeBackend",
@@ -14,4 +15,5 @@ __all__ = [
     "FaultProxy",
     "LetterDecoder",
     "ManualClock",
+    "TimedRunner",
 ]

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from itertools import count
 
 from salver.clock import Clock
-from salver.contract import Backend, GenerateRequest, Outcome, SamplingParams
+from salver.contract import Backend, GenerateRequest, Outcome, SamplingParams, TrafficClass
 from salver.errors import BackendLost, SalverError
 
 _MESSAGES = b'[{"role":"user","content":"Hello"}]'  # for a backend that takes no token ids
@@ -87,6 +87,7 @@ class ReadinessProbe:
             tenant="salver-probe",
             cache_salt="salver-probe",
             messages=_MESSAGES,
+            traffic_class=TrafficClass.CRITICAL,
         )
 
     def __repr__(self) -> str:
