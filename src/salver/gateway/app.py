@@ -95,7 +95,7 @@ def create_app(
         tokenizer=tokenizer,
         prompts=Prompts(tokenizer, chat_template, limits),
         calls=Calls(backend, quotas, clock=clock, ids=ids, observe=observe),
-        refusals=Refusals(observe),
+        refusals=Refusals(observe, ids, clock),
         shapes=LogprobShapes(tokenizer),
         ids=ids,
         clock=clock,

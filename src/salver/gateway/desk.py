@@ -15,6 +15,7 @@ from salver.gateway.errors import Refusals
 from salver.gateway.ids import Ids
 from salver.gateway.logprobs import LogprobShapes
 from salver.gateway.prompts import Admit, Prompts
+from salver.gateway.sampling import Asked
 from salver.gateway.service import Limits, Served
 from salver.gateway.wire.fields import FinishWord
 from salver.gateway.wire.sampling import SamplingFields
@@ -58,14 +59,21 @@ class Desk:
         if not self.backend.ready:
             raise BackendUnavailable("the backend is not ready", rule="backend.ready")
 
-    def admit(self, arrival: Arrival, *, output: int = 1, choices: int = 1) -> Admit:
-        """Refuses a prompt of at least so many tokens whose answer cannot be there in time.
+    def admit(
+        self, arrival: Arrival, *, output: int = 1, choices: int = 1, asked: Asked | None = None
+    ) -> Admit:
+        """Refuses a prompt of at least so many tokens that leaves no room for what is `asked`, is over
+        its tenant's quota by itself, or whose answer cannot be there in time.
 
         It knows the backend's load after its latest step, and looks up no prefix hits: the backend
         does, and decides again.
         """
 
         def check(prompt_tokens: int) -> None:
+            if asked is not None:
+                asked.check(prompt_tokens, self.limits)
+            most = asked.tokens if asked else output
+            self.calls.check_alone(arrival, prompt_tokens + choices * most)
             load = self.backend.load()
             refusal = unreachable(
                 arrival.request_id,
