@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from salver.contract import SamplingParams
 from salver.engine.plan import SampleSpec
 from salver.engine.runners.numpy_runner import NumpyRunner
-from salver.engine.sampling import sample
+from salver.engine.sampling import sample, token_logprobs
 from salver.models import ModelConfig
 from salver.models.checkpoint import Checkpoint
 from salver.testing.company import hidden_in_company, random_chunks
@@ -226,3 +226,27 @@ def test_every_way_of_sampling_meets_in_one_step(isa: str) -> None:
     for i, spec in enumerate(specs):
         assert output.sampled[str(i)] == sample(logits[i], spec)
     assert np.float32(1e-40) * np.float32(0.5) > 0, "the caller's floating-point mode came back"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_greedy_rows_among_more_drawn_ones_than_exist_at_once(isa: str) -> None:
+    """69 rows keep their logits, 32 of them at a time; three between them only want the largest."""
+    runner = make(TinyCheckpoint(tiny_config(vocab_size=600)), isa, "w8a16", threads=2)
+    greedy = SampleSpec(SamplingParams(max_tokens=1, temperature=0), 0, [], [])
+    prompt = [(7 * i) % 600 for i in range(70)]
+    scored = Piece("scored", prompt, 0, [2, 3, 4, 5, 6], greedy, 0, prompt[1:])
+    pieces = [
+        Piece("before", [5, 9], 0, [0], greedy),
+        scored,
+        Piece("after", [1, 2, 3], 0, [1], greedy),
+    ]
+    plan = lay_out(pieces)
+    output = runner.execute(plan)
+    logits = runner.logits([each.end - 1 for each in plan.sequences])
+    for row, piece in zip(logits, pieces, strict=True):
+        assert output.sampled[piece.key].token_id == int(row.argmax())
+    rows = runner.logits(range(2, 2 + 69))
+    expected = [token_logprobs(row, token, 0) for row, token in zip(rows, prompt[1:], strict=True)]
+    found = output.prompt_logprobs["scored"]
+    assert [token.token_id for token in found] == prompt[1:]
+    assert [t.logprob for t in found] == pytest.approx([t.logprob for t in expected], abs=1e-12)

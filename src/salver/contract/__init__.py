@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from salver.contract.backend import Backend, LoadSnapshot
+from salver.contract.backend import Backend, LoadSnapshot, TenantQueue
 from salver.contract.decision import Action, Cause, Decision
 from salver.contract.faults import Fault
 from salver.contract.generate import (
@@ -17,6 +17,7 @@ from salver.contract.generate import (
 )
 from salver.contract.latency import LatencyModel, StepShape
 from salver.contract.scope import Scope
+from salver.contract.traffic_class import TrafficClass
 from salver.lazy import lazily
 
 if TYPE_CHECKING:
@@ -25,22 +26,21 @@ if TYPE_CHECKING:
     from salver.contract.loading import load_deployment
     from salver.contract.policy import (
         Admission,
-        FallbackStep,
         Gate,
         OnInconclusive,
         Overload,
         Probes,
         Rollout,
+        Scheduling,
         Shadow,
         Slo,
         StateAway,
         Telemetry,
         Tenant,
-        TrafficClass,
-        UpstreamBackend,
         WithoutState,
     )
     from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
+    from salver.contract.upstreams import FallbackStep, PromptForm, UpstreamBackend, Upstreams
 
 _LATER = {
     "Deployment": "deployment",
@@ -49,19 +49,17 @@ _LATER = {
     "unavailable": "enforcement",
     "load_deployment": "loading",
     "Admission": "policy",
-    "FallbackStep": "policy",
     "Gate": "policy",
     "OnInconclusive": "policy",
     "Overload": "policy",
     "Probes": "policy",
     "Rollout": "policy",
+    "Scheduling": "policy",
     "Shadow": "policy",
     "Slo": "policy",
     "StateAway": "policy",
     "Telemetry": "policy",
     "Tenant": "policy",
-    "TrafficClass": "policy",
-    "UpstreamBackend": "policy",
     "WithoutState": "policy",
     "Engine": "release",
     "Envelope": "release",
@@ -69,6 +67,10 @@ _LATER = {
     "Quantization": "release",
     "Release": "release",
     "Runtime": "release",
+    "FallbackStep": "upstreams",
+    "PromptForm": "upstreams",
+    "UpstreamBackend": "upstreams",
+    "Upstreams": "upstreams",
 }
 if not TYPE_CHECKING:
     __getattr__ = lazily(__name__, _LATER)
@@ -96,11 +98,13 @@ __all__ = [
     "Outcome",
     "Overload",
     "Probes",
+    "PromptForm",
     "Quantization",
     "Release",
     "Rollout",
     "Runtime",
     "SamplingParams",
+    "Scheduling",
     "Scope",
     "Shadow",
     "Slo",
@@ -108,11 +112,13 @@ __all__ = [
     "StepShape",
     "Telemetry",
     "Tenant",
+    "TenantQueue",
     "Timings",
     "TokenChunk",
     "TokenLogprobs",
     "TrafficClass",
     "UpstreamBackend",
+    "Upstreams",
     "WithoutState",
     "declared_only",
     "load_deployment",
