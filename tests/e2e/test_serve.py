@@ -1,5 +1,6 @@
 """How `salver serve` starts, and when it does not."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from salver.contract import load_deployment
+from salver.engine.runners.choice import native_is_built
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Server
@@ -66,3 +68,24 @@ def test_a_port_in_use_is_named(server: "Server") -> None:
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr
     assert "choose another port" in done.stderr
+
+
+@pytest.mark.model
+def test_a_start_measures_what_check_then_foretells(server: "Server", tmp_path: Path) -> None:
+    contract = tmp_path / "contract.yaml"
+    source = EXAMPLES / ("smollm2.yaml" if native_is_built() else "smollm2-numpy.yaml")
+    contract.write_text(source.read_text() + "slo: {ttft_p95: 10m, tpot_p95: 5m}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "salver.cli", "check", str(contract), "--json"],
+        check=False,
+        env={**os.environ, "SALVER_HOME": str(server.home)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    latency = json.loads(done.stdout)["latency"]
+    assert latency["unknown"] == ""
+    assert [found["objective"] for found in latency["forecasts"]] == [
+        "slo.ttft_p95",
+        "slo.tpot_p95",
+    ]

@@ -12,19 +12,22 @@ import typer
 
 from salver.cli import console
 from salver.cli.exits import Exit
-from salver.cli.home import store_root
+from salver.cli.home import forced_isa, store_root
 from salver.errors import ContractError
 
 if TYPE_CHECKING:
     from salver.cli.fit import Artifact, Fit
+    from salver.cli.outlook import Outlook
     from salver.contract import DeclaredOnly, Deployment, Fault
+    from salver.engine.forecast import Forecast
     from salver.engine.memory import MemoryPlan
+    from salver.errors import DoesNotFit
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `check` found. `deployment` is None if the file makes none; `fit` if it has faults;
-    `artifact` also if it is not in the store."""
+    """What `check` found. `deployment` is None if the file makes none; `fit` and `outlook` if it has
+    faults; `artifact` also if it is not in the store."""
 
     file: Path
     deployment: "Deployment | None" = None
@@ -32,12 +35,18 @@ class Report:
     declared_only: "tuple[DeclaredOnly, ...]" = ()
     artifact: "Artifact | None" = None
     fit: "Fit | None" = None
+    outlook: "Outlook | None" = None
+
+    @property
+    def problems(self) -> "tuple[DoesNotFit, ...]":
+        """All that does not fit, memory and threads first."""
+        return tuple(p for part in (self.fit, self.outlook) if part for p in part.problems)
 
     def exit(self, *, strict: bool) -> Exit:
         """The command's exit code; `strict` makes a fit that is not proven a failure."""
         if self.faults or self.fit is None:
             return Exit.USAGE
-        if self.fit.problems:
+        if self.problems:
             return Exit.DOES_NOT_FIT
         return Exit.FAILED if strict and self.fit.unproven else Exit.DONE
 
@@ -76,18 +85,21 @@ def examine(file: Path) -> Report:
         return Report(file, faults=error.faults)
     if faults := unavailable(deployment, native_core=native_is_built()):
         return Report(file, deployment, faults, declared_only(deployment))
-    artifact, fit = _fit(deployment)
-    return Report(file, deployment, (), declared_only(deployment), artifact, fit)
+    return Report(file, deployment, (), declared_only(deployment), *_held(deployment))
 
 
-def _fit(deployment: "Deployment") -> "tuple[Artifact | None, Fit]":
+def _held(deployment: "Deployment") -> "tuple[Artifact | None, Fit, Outlook]":
+    """The release held against the machine, and the objectives against what it measured."""
     from salver.cli.fit import artifact_in_store, prove_fit
+    from salver.cli.last_start import LastStart
     from salver.cli.machine import this_machine
+    from salver.cli.outlook import foretell
 
-    release = deployment.release
+    release, machine = deployment.release, this_machine()
     artifact = artifact_in_store(release, store_root())
-    checkpoint = artifact.checkpoint if artifact else None
-    return artifact, prove_fit(release, checkpoint, this_machine())
+    fit = prove_fit(release, artifact.checkpoint if artifact else None, machine)
+    latency = LastStart(store_root(), release, machine, forced_isa()).latency()
+    return artifact, fit, foretell(deployment.slo, release.envelope, fit.plan, latency)
 
 
 def report_lines(report: Report) -> Iterator[str]:
@@ -102,14 +114,33 @@ def report_lines(report: Report) -> Iterator[str]:
     if report.declared_only:
         yield console.yellow("declared, but not yet enforced by this version")
         yield console.table([(part.path, part.sentence) for part in report.declared_only])
+    for problem in report.problems:
+        yield f"{console.red('does not fit')}: {problem.problem}"
+        yield console.table([("rule", problem.rule), ("fix", problem.fix)])
     if report.fit:
         yield from _fit_lines(report.fit, report.file)
+    if report.outlook:
+        yield from _outlook_lines(report.outlook)
+
+
+def _outlook_lines(outlook: "Outlook") -> Iterator[str]:
+    if outlook.unknown:
+        yield f"{console.yellow('latency not foretold')}: {outlook.unknown}"
+        yield console.table(
+            [("fix", "serve it once: each start measures, and keeps what it found")]
+        )
+    if outlook.forecasts:
+        yield "latency with max_running at once, waiting in the queue not counted"
+        yield console.table([_forecast_row(forecast) for forecast in outlook.forecasts])
+
+
+def _forecast_row(forecast: "Forecast") -> tuple[str, ...]:
+    low, high, limit = (1000 * s for s in (forecast.least, forecast.most, forecast.limit))
+    between = f"{low:.1f} to {high:.1f} ms"
+    return forecast.objective, f"{limit:g} ms", between, forecast.verdict.value
 
 
 def _fit_lines(fit: "Fit", file: Path) -> Iterator[str]:
-    for problem in fit.problems:
-        yield f"{console.red('does not fit')}: {problem.problem}"
-        yield console.table([("rule", problem.rule), ("fix", problem.fix)])
     if fit.unproven:
         yield f"{console.yellow('not proven to fit')}: {fit.unproven}"
         yield console.table([("fix", f"salver pull {file}, then check again")])
@@ -142,10 +173,17 @@ def _record(report: Report, code: Exit) -> dict[str, Any]:
         "fit": fit
         and {
             "proven": not fit.unproven,
-            "problems": [console.record(problem) for problem in fit.problems],
+            "problems": [console.record(problem) for problem in report.problems],
             "memory": memory_record(fit.plan) if fit.plan else None,
         },
+        "latency": report.outlook and _outlook_record(report.outlook),
     }
+
+
+def _outlook_record(outlook: "Outlook") -> dict[str, Any]:
+    """Forecasts for a program; times in seconds."""
+    forecasts = [{**asdict(f), "verdict": f.verdict.name.lower()} for f in outlook.forecasts]
+    return {"unknown": outlook.unknown, "forecasts": forecasts}
 
 
 def memory_record(plan: "MemoryPlan") -> dict[str, int]:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 from salver.cli.fit import Artifact, runner_kind
+from salver.cli.last_start import LastStart
+from salver.cli.machine import this_machine
 from salver.clock import MonotonicClock
 from salver.contract import Deployment
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
@@ -111,12 +113,17 @@ class Service:
         supervisor = Supervisor(self._worker_spec(), patience=patience, clock=self._clock)
         opening = asyncio.create_task(asyncio.to_thread(self._artifact.model))
         try:
-            await supervisor.start()
+            ready = await supervisor.start()
+            if ready.model.latency is not None:
+                self._last_start().keep(ready.model.latency)
             yield supervisor, await opening
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
             await supervisor.stop()
+
+    def _last_start(self) -> LastStart:
+        return LastStart(self._store, self._deployment.release, this_machine(), self._isa)
 
     @asynccontextmanager
     async def _probe(self, supervisor: Supervisor, model: Model) -> AsyncIterator[ReadinessProbe]:

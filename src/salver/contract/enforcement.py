@@ -51,7 +51,7 @@ ENFORCED = {
 """Field path -> how it is kept."""
 
 NOT_YET = {
-    "slo.ttft_p95": "No first token is held against it; deadlines are.",
+    "slo.ttft_p95": "`salver check` foretells it; no first token is held against it.",
     "slo.e2e_p99": "No answer is held against it; deadlines are.",
     "slo.availability": "Nothing is measured against it yet.",
     "admission.overload": "A full queue refuses new requests, whatever their class.",

@@ -57,6 +57,16 @@ class LatencyModel:
             + self.per_logit_row * shape.logit_rows
         )
 
+    def scaled(self, factor: float) -> "LatencyModel":
+        """Every cost times `factor`."""
+        return LatencyModel(
+            base=factor * self.base,
+            per_token=factor * self.per_token,
+            per_attended=factor * self.per_attended,
+            per_logit_row=factor * self.per_logit_row,
+            error=self.error,
+        )
+
 
 UNMEASURED = LatencyModel(0.0, 0.0, 0.0, 0.0)
 """Promises nothing, so nothing is held back or refused on its word."""

@@ -7,6 +7,7 @@ from salver.flow.feasibility import (
     least_own_seconds,
     optimistic,
     own_seconds,
+    pessimistic,
     unreachable,
 )
 from salver.flow.queue_bound import QueueBound
@@ -19,5 +20,6 @@ __all__ = [
     "optimistic",
     "own_seconds",
     "passed",
+    "pessimistic",
     "unreachable",
 ]

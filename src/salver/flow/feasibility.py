@@ -24,14 +24,17 @@ LEAST_DOUBT = 0.2
 
 def optimistic(model: LatencyModel) -> LatencyModel:
     """Costs that a step hardly ever stays below."""
-    trust = max(0.0, 1 - max(LEAST_DOUBT, 2 * model.error))
-    return LatencyModel(
-        base=trust * model.base,
-        per_token=trust * model.per_token,
-        per_attended=trust * model.per_attended,
-        per_logit_row=trust * model.per_logit_row,
-        error=model.error,
-    )
+    return model.scaled(max(0.0, 1 - doubt(model)))
+
+
+def pessimistic(model: LatencyModel) -> LatencyModel:
+    """Costs that a step hardly ever goes beyond."""
+    return model.scaled(1 + doubt(model))
+
+
+def doubt(model: LatencyModel) -> float:
+    """By which share of itself a prediction may be off."""
+    return max(LEAST_DOUBT, 2 * model.error)
 
 
 def certain_output(params: SamplingParams) -> int:
