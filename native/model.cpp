@@ -230,43 +230,55 @@ void Model::head_panels(const std::int32_t* rows, int count, const Take& take) {
 
 int Model::head_tasks() const { return ceil_div(head_.panels(), kHeadPanels); }
 
-// Where no row needs its whole distribution, no logits are kept.
+// A greedy row keeps the best of each piece of its logits and nothing else; of the others, kDrawnRows
+// at a time keep all. Both are in one pass over the head, so that one drawn row costs the greedy ones
+// nothing.
 void Model::sample(const std::int32_t* rows, const Draw* draws, int count, std::int32_t* tokens) {
-  if (std::all_of(draws, draws + count, [](const Draw& draw) { return draw.is_argmax(); })) {
-    argmax(rows, count, tokens);
-    return;
-  }
-  for (int first = 0; first < count; first += kDrawnRows) {
-    const int some = std::min(kDrawnRows, count - first);
-    logits(rows + first, some, logits_.as<float>());
+  std::vector<int> drawn, greedy;
+  for (int i = 0; i < count; ++i) (draws[i].is_argmax() ? greedy : drawn).push_back(i);
+  for (std::size_t first = 0; first < drawn.size() || !greedy.empty(); first += kDrawnRows) {
+    const std::size_t end = std::min(drawn.size(), first + kDrawnRows);
+    std::vector<int> pass(drawn.begin() + first, drawn.begin() + end);
+    pass.insert(pass.end(), greedy.begin(), greedy.end());
+    read_out(rows, pass, static_cast<int>(end - first), tokens);
     const Entered entered(kernels_);
-    pool_.each(some, [&](int i, int member) {
+    pool_.each(static_cast<int>(end - first), [&](int i, int member) {
       const float* row = logits_.as<float>() + std::size_t(i) * shape_.vocab;
-      tokens[first + i] = samplers_[member].sample(kernels_, row, draws[first + i]);
+      tokens[pass[i]] = samplers_[member].sample(kernels_, row, draws[pass[i]]);
     });
+    greedy.clear();
   }
 }
 
-void Model::argmax(const std::int32_t* rows, int count, std::int32_t* tokens) {
+// The head over the rows of `pass`: the first `kept` of them into logits_, of the others the likeliest
+// token.
+void Model::read_out(const std::int32_t* rows, const std::vector<int>& pass, int kept, std::int32_t* tokens) {
   struct Best {
     float logit;
     std::int32_t token;
   };
-  std::vector<Best> found(std::size_t(head_tasks()) * count);
-  head_panels(rows, count, [&](int task, int first, int some, int channel, int channels, const float* logits) {
-    for (int i = 0; i < some; ++i) {
-      const float* row = logits + i * kHeadPanels * kPanel;
+  const int count = static_cast<int>(pass.size()), greedy = count - kept;
+  std::vector<std::int32_t> places(count);
+  std::transform(pass.begin(), pass.end(), places.begin(), [&](int i) { return rows[i]; });
+  std::vector<Best> found(std::size_t(head_tasks()) * greedy);
+  head_panels(places.data(), count, [&](int task, int first, int some, int channel, int channels, const float* logits) {
+    for (int i = first; i < first + some; ++i) {
+      const float* row = logits + (i - first) * kHeadPanels * kPanel;
+      if (i < kept) {
+        std::copy_n(row, channels, logits_.as<float>() + std::size_t(i) * shape_.vocab + channel);
+        continue;
+      }
       const int best = kernels_.best(row, channels);
-      found[std::size_t(task) * count + first + i] = {best < 0 ? 0 : row[best], best < 0 ? -1 : channel + best};
+      found[std::size_t(task) * greedy + i - kept] = {best < 0 ? 0 : row[best], best < 0 ? -1 : channel + best};
     }
   });
-  for (int i = 0; i < count; ++i) {
+  for (int i = 0; i < greedy; ++i) {
     Best best = found[i];
     for (int task = 1; task < head_tasks() && best.token >= 0; ++task) {
-      const Best& other = found[std::size_t(task) * count + i];
+      const Best& other = found[std::size_t(task) * greedy + i];
       if (other.token < 0 || other.logit > best.logit) best = other;
     }
-    tokens[i] = best.token;
+    tokens[pass[kept + i]] = best.token;
   }
 }
 

@@ -142,7 +142,7 @@ class Model {
   std::size_t scratch_floats() const;
   void multiply(const Weights&, int first, int tokens, const Destination&, int first_panel, int end_panel);
   void multiply_all(const Weights&, const Destination&);
-  void argmax(const std::int32_t* rows, int count, std::int32_t* tokens);
+  void read_out(const std::int32_t* rows, const std::vector<int>& pass, int kept, std::int32_t* tokens);
   template <typename Take>
   void head_panels(const std::int32_t* rows, int count, const Take& take);
 

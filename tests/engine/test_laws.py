@@ -22,18 +22,23 @@ from salver.contract import (
     SamplingParams,
     StepShape,
     TokenChunk,
+    TrafficClass,
 )
 from salver.contract.latency import UNMEASURED
 from salver.engine import BlockPool, KVCacheManager, Limits, Request, Scheduler, SchedulerOutput
+from salver.engine.fair_order import FairOrder
 from salver.engine.latency_model import shape_of
+from salver.engine.order import FirstComeFirstServed, Order
 from salver.errors import Refused, TooLarge
-from salver.flow import QueueBound
+from salver.flow import QueueBound, Share
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
+from salver.testing.service_audit import ServiceAudit
 
 BLOCK = 4
 EOS = 0
 LIMITS = Limits(max_running=5, max_batch_tokens=13, max_context_tokens=48)
 BOUND = QueueBound(max_requests=6, max_tokens=60)
+SHARES = {"red": Share(1.0), "blue": Share(3.0, kv_share=0.4)}
 
 # Prompts grow from few stems, so that prefixes are shared often and partially.
 STEMS = [tuple(range(10, 10 + length)) for length in (3, 11, 26)]
@@ -68,6 +73,9 @@ class Laws(RuleBasedStateMachine):
     limits = LIMITS
     latency = UNMEASURED
 
+    def order(self) -> Order:
+        return FirstComeFirstServed()
+
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
@@ -75,7 +83,13 @@ class Laws(RuleBasedStateMachine):
         self.pool = BlockPool(self.runner.num_blocks)
         self.kv = KVCacheManager(self.pool, BLOCK)
         self.scheduler = Scheduler(
-            self.kv, self.limits, BOUND, frozenset({EOS}), LetterDecoder, self.latency
+            self.kv,
+            self.limits,
+            BOUND,
+            frozenset({EOS}),
+            LetterDecoder,
+            self.latency,
+            self.order(),
         )
         self.clients: dict[tuple[str, int], Client] = {}
         self.num_arrivals = 0
@@ -89,6 +103,7 @@ class Laws(RuleBasedStateMachine):
         n=st.sampled_from([1, 1, 1, 3]),
         salt=st.sampled_from(["red", "blue"]),
         patience=st.sampled_from([None, None, -1.0, 0.5, 3.0]),
+        traffic_class=st.sampled_from([*TrafficClass, TrafficClass.STANDARD]),
     )
     def arrive(
         self,
@@ -97,12 +112,22 @@ class Laws(RuleBasedStateMachine):
         n: int,
         salt: str,
         patience: float | None,
+        traffic_class: TrafficClass,
     ) -> None:
         now = self.clock.now()
         deadline = None if patience is None else now + patience
         name = f"r{self.num_arrivals}"
         self.num_arrivals += 1
-        request = GenerateRequest(name, prompt, sampling, n=n, cache_salt=salt, deadline=deadline)
+        request = GenerateRequest(
+            name,
+            prompt,
+            sampling,
+            n=n,
+            tenant=salt,
+            cache_salt=salt,
+            deadline=deadline,
+            traffic_class=traffic_class,
+        )
         before = self.scheduler.load(self.clock.now())
         try:
             self.scheduler.add(request, now)
@@ -152,12 +177,12 @@ class Laws(RuleBasedStateMachine):
     @rule(prompt=prompts, salt=st.sampled_from(["red", "blue"]))
     def lose_patience(self, prompt: tuple[int, ...], salt: str) -> None:
         """A caller hangs up half-way and sends the same again: its own remains are in the cache."""
-        self.arrive(prompt, SamplingParams(max_tokens=2), 1, salt, None)
+        self.arrive(prompt, SamplingParams(max_tokens=2), 1, salt, None, TrafficClass.STANDARD)
         self.step()
         self.scheduler.cancel(name := f"r{self.num_arrivals - 1}")
         for client in self.clients.values():
             client.gone |= client.request.id == name
-        self.arrive(prompt, SamplingParams(max_tokens=2), 1, salt, None)
+        self.arrive(prompt, SamplingParams(max_tokens=2), 1, salt, None, TrafficClass.STANDARD)
         self.step()
 
     @rule()
@@ -171,11 +196,15 @@ class Laws(RuleBasedStateMachine):
             plan, now, preempted=self.scheduler.num_preemptions > preemptions
         )
         self.check_pace(plan, now)
+        self.after_schedule(plan)
         output = self.runner.execute(plan)
         self.take_time(plan)
         for chunk in self.scheduler.update(plan, output, self.clock.now()):
             self.receive(chunk)
         self.check_dead_hold_nothing(now)
+
+    def after_schedule(self, plan: SchedulerOutput) -> None:
+        """What a policy promises of every step."""
 
     def take_time(self, plan: SchedulerOutput) -> None:
         """A step is as long as it is predicted to be."""
@@ -264,11 +293,21 @@ class Laws(RuleBasedStateMachine):
         for request in self.scheduler._running:
             if request.key in planned and planned[request.key].sample is not None:
                 continue
-            assert self.would_be_late(plan, request, now), "left behind with budget to spare"
+            left_out = self.held_back(request) or self.would_be_late(plan, request, now)
+            assert left_out, "left behind with budget to spare"
         if len(self.scheduler._running) < LIMITS.max_running:
-            ready = [r for r in self.scheduler._waiting if not self.scheduler._waits_for_leader(r)]
-            if ready and not self.would_be_late(plan, ready[0], now):
-                assert not self.kv.attach(ready[0], left)
+            following = self.next_to_start()
+            if following and not self.would_be_late(plan, following, now):
+                assert not self.kv.attach(following, left)
+
+    def held_back(self, request: Request) -> bool:
+        """Whether the policy leaves a running request out."""
+        return False
+
+    def next_to_start(self) -> Request | None:
+        """The waiting request that would have been started next."""
+        ready = [r for r in self.scheduler._order if not self.scheduler._waits_for_leader(r)]
+        return ready[0] if ready else None
 
     def would_be_late(self, plan: SchedulerOutput, request: Request, now: float) -> bool:
         """Whether one more token of a prompt is more than the running decodes have time for."""
@@ -344,7 +383,40 @@ class PacedLaws(Laws):
     latency = LatencyModel(base=0.01, per_token=0.005, per_attended=1e-4, per_logit_row=0.001)
 
 
+class FairLaws(Laws):
+    """The same with fair turns, and law 5: for two tenants of one class the gap in weighted service
+    stays under its bound while both wait."""
+
+    def order(self) -> Order:
+        self.fair = FairOrder(
+            self.kv,
+            SHARES,
+            max_running=LIMITS.max_running,
+            max_batch_tokens=LIMITS.max_batch_tokens,
+            max_context_tokens=LIMITS.max_context_tokens,
+        )
+        self.audit = ServiceAudit(self.kv, SHARES, LIMITS)
+        return self.fair
+
+    def after_schedule(self, plan: SchedulerOutput) -> None:
+        requests = {key: self.client(key).request for key in self.kv.tables}
+        waiting = {(r.traffic_class, r.tenant) for r in self.fair}
+        self.audit.step(plan, requests, self.one_behind, waiting)
+        assert self.audit.worst <= 1 + 1e-9, "law 5"
+
+    def held_back(self, request: Request) -> bool:
+        mine = self.fair._account(request)
+        rivals = (each for each in self.fair._of_class(mine.rank) if each.waiting)
+        # The step was charged since, which can only have put it further ahead.
+        return any(mine.had > rival.had for rival in rivals)
+
+    def next_to_start(self) -> Request | None:
+        return self.fair._stuck
+
+
 TestLaws = Laws.TestCase
 TestLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestFairLaws = FairLaws.TestCase
+TestFairLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestPacedLaws = PacedLaws.TestCase
 TestPacedLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

@@ -124,7 +124,7 @@ HEADERS: list[tuple[dict[str, str], int, str]] = [
     ({"request-timeout-ms": "-5"}, 422, "request-timeout-ms"),
     ({"request-timeout-ms": "1.5"}, 422, "request-timeout-ms"),
     ({"request-timeout-ms": "9" * 40}, 422, "request-timeout-ms"),
-    ({"x-salver-class": "batch"}, 400, "x-salver-class"),
+    ({"x-salver-class": "urgent"}, 422, "x-salver-class"),
     ({"content-type": "text/plain"}, 400, "content-type"),
     ({"content-type": "application/x-www-form-urlencoded"}, 400, "content-type"),
 ]

@@ -47,7 +47,7 @@ async def test_refusals_are_counted_by_rule_and_are_no_outcomes(
     await client.post("/v1/chat/completions", json=CHAT)
     told = await scrape(client)
     assert told["salver_refusals_total{404,deployment.model}"] == 1
-    assert told["salver_refusals_total{400,header.x-salver-class}"] == 1
+    assert told["salver_refusals_total{422,header.x-salver-class}"] == 1
     assert told["salver_refusals_total{503,backend.ready}"] == 1
     assert told["salver_ready{}"] == 0
     assert not [name for name in told if name.startswith("salver_requests_total")]

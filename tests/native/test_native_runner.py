@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from salver.contract import SamplingParams
 from salver.engine.plan import SampleSpec
 from salver.engine.runners.numpy_runner import NumpyRunner
-from salver.engine.sampling import sample
+from salver.engine.sampling import sample, token_logprobs
 from salver.models import ModelConfig
 from salver.models.checkpoint import Checkpoint
 from salver.testing.company import hidden_in_company, random_chunks
@@ -244,3 +244,27 @@ class OneVocabularyAtATime(TinyCheckpoint):
 def test_an_embedding_is_given_back_before_the_head_is_decoded() -> None:
     """Both in float32 are 1.9 GB of a model of 1.5 billion parameters, more than all else."""
     make(OneVocabularyAtATime(tiny_config(tie_embeddings=False)), ISAS[-1], "w8a16")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_greedy_rows_among_more_drawn_ones_than_exist_at_once(isa: str) -> None:
+    """69 rows keep their logits, 32 of them at a time; three between them only want the largest."""
+    runner = make(TinyCheckpoint(tiny_config(vocab_size=600)), isa, "w8a16", threads=2)
+    greedy = SampleSpec(SamplingParams(max_tokens=1, temperature=0), 0, [], [])
+    prompt = [(7 * i) % 600 for i in range(70)]
+    scored = Piece("scored", prompt, 0, [2, 3, 4, 5, 6], greedy, 0, prompt[1:])
+    pieces = [
+        Piece("before", [5, 9], 0, [0], greedy),
+        scored,
+        Piece("after", [1, 2, 3], 0, [1], greedy),
+    ]
+    plan = lay_out(pieces)
+    output = runner.execute(plan)
+    logits = runner.logits([each.end - 1 for each in plan.sequences])
+    for row, piece in zip(logits, pieces, strict=True):
+        assert output.sampled[piece.key].token_id == int(row.argmax())
+    rows = runner.logits(range(2, 2 + 69))
+    expected = [token_logprobs(row, token, 0) for row, token in zip(rows, prompt[1:], strict=True)]
+    found = output.prompt_logprobs["scored"]
+    assert [token.token_id for token in found] == prompt[1:]
+    assert [t.logprob for t in found] == pytest.approx([t.logprob for t in expected], abs=1e-12)

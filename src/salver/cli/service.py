@@ -11,7 +11,8 @@ from salver.cli.fit import Artifact, runner_kind
 from salver.cli.last_start import LastStart
 from salver.cli.machine import this_machine
 from salver.clock import MonotonicClock
-from salver.contract import Deployment
+from salver.contract import Deployment, Scheduling
+from salver.flow import Share
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
 from salver.gateway import serve as serve_http
 from salver.gateway.service import Mode
@@ -151,9 +152,16 @@ class Service:
             max_queued_requests=admission.max_queued_requests,
             max_queued_tokens=admission.max_queued_tokens,
             tpot_seconds=slo.tpot_p95 if slo else None,
+            shares=self._shares(),
             runner=runner_kind(release.runtime),
             isa=self._isa,
         )
+
+    def _shares(self) -> dict[str, Share] | None:
+        """What each tenant is owed; None where that is not asked."""
+        if self._deployment.admission.scheduling is Scheduling.FCFS:
+            return None
+        return {each.name: Share(each.weight, each.kv_share) for each in self._deployment.tenants}
 
     def _served(self) -> Served:
         deployment = self._deployment

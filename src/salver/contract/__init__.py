@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from salver.contract.backend import Backend, LoadSnapshot
+from salver.contract.backend import Backend, LoadSnapshot, TenantQueue
 from salver.contract.decision import Action, Cause, Decision
 from salver.contract.faults import Fault
 from salver.contract.generate import (
@@ -17,6 +17,7 @@ from salver.contract.generate import (
 )
 from salver.contract.latency import LatencyModel, StepShape
 from salver.contract.scope import Scope
+from salver.contract.traffic_class import TrafficClass
 from salver.lazy import lazily
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
         Overload,
         Probes,
         Rollout,
+        Scheduling,
         Shadow,
         Slo,
         StateAway,
         Telemetry,
         Tenant,
-        TrafficClass,
         UpstreamBackend,
         WithoutState,
     )
@@ -55,12 +56,12 @@ _LATER = {
     "Overload": "policy",
     "Probes": "policy",
     "Rollout": "policy",
+    "Scheduling": "policy",
     "Shadow": "policy",
     "Slo": "policy",
     "StateAway": "policy",
     "Telemetry": "policy",
     "Tenant": "policy",
-    "TrafficClass": "policy",
     "UpstreamBackend": "policy",
     "WithoutState": "policy",
     "Engine": "release",
@@ -101,6 +102,7 @@ __all__ = [
     "Rollout",
     "Runtime",
     "SamplingParams",
+    "Scheduling",
     "Scope",
     "Shadow",
     "Slo",
@@ -108,6 +110,7 @@ __all__ = [
     "StepShape",
     "Telemetry",
     "Tenant",
+    "TenantQueue",
     "Timings",
     "TokenChunk",
     "TokenLogprobs",

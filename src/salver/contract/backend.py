@@ -2,10 +2,33 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from salver.contract.generate import GenerateRequest, TokenChunk
 from salver.contract.latency import LatencyModel
+from salver.contract.traffic_class import TrafficClass
+
+
+@dataclass(frozen=True, slots=True)
+class TenantQueue:
+    """What is ahead of a request that comes now, at least: None stands for any tenant or class.
+
+    A request whose deadline is before `latest_deadline` may go before some of it.
+    """
+
+    tenant: str | None = None
+    traffic_class: TrafficClass | None = None
+    seconds: float = 0.0
+    latest_deadline: float = -inf
+
+    def is_before(self, tenant: str, traffic_class: TrafficClass, deadline: float) -> bool:
+        """Whether such a request has to wait for all of it."""
+        return (
+            self.tenant in (None, tenant)
+            and self.traffic_class in (None, traffic_class)
+            and self.latest_deadline <= deadline
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +38,7 @@ class LoadSnapshot:
     requests_waiting: int = 0
     requests_running: int = 0
     tokens_waiting: int = 0  # prompt tokens of the waiting requests
-    queue_seconds: float = 0.0  # at least, until a request that comes now has its turn
+    queues: tuple[TenantQueue, ...] = ()
     kv_block_tokens: int = 0
     kv_blocks_total: int = 0
     kv_blocks_owned: int = 0  # held by at least one running request
@@ -28,6 +51,16 @@ class LoadSnapshot:
     predicted_step_seconds: float = 0.0  # what they were predicted to take
     step_error_seconds: float = 0.0  # the absolute differences, summed
     latency: LatencyModel | None = None  # None: not measured
+
+    def queue_seconds(
+        self,
+        tenant: str = "default",
+        traffic_class: TrafficClass = TrafficClass.STANDARD,
+        deadline: float = inf,
+    ) -> float:
+        """At least, until a request that comes now has its turn."""
+        before = (q.seconds for q in self.queues if q.is_before(tenant, traffic_class, deadline))
+        return max(before, default=0.0)
 
     @property
     def kv_usage(self) -> float:

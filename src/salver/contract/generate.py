@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from salver.contract.traffic_class import TrafficClass
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -54,6 +56,7 @@ class GenerateRequest:
     tenant: str = "default"
     cache_salt: str = ""
     deadline: float | None = None
+    traffic_class: TrafficClass = TrafficClass.STANDARD
 
 
 class Outcome(StrEnum):

@@ -12,6 +12,7 @@ from pydantic import Field
 from salver.contract.quantities import Duration, Fraction
 from salver.contract.release import Count
 from salver.contract.section import Section
+from salver.contract.traffic_class import TrafficClass
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
 Text = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"\S")]
@@ -43,6 +44,13 @@ class Overload(StrEnum):
 
     REJECT_NEW = "reject_new"
     SHED_LOWEST_CLASS = "shed_lowest_class"
+
+
+class Scheduling(StrEnum):
+    """Whose turn it is in a step."""
+
+    FAIR = "fair"
+    FCFS = "fcfs"
 
 
 class WithoutState(StrEnum):
@@ -91,6 +99,12 @@ class Admission(Section):
         examples=["30s"],
         json_schema_extra={"default": "30s"},
     )
+    scheduling: Scheduling = Field(
+        default=Scheduling.FAIR,
+        description="fair: by class, then by the service that each tenant had for its weight, then "
+        "by deadline. fcfs: first come, first served, whoever came.",
+        examples=["fair"],
+    )
     overload: Overload = Field(
         default=Overload.REJECT_NEW,
         description="What gives way when the queue is full.",
@@ -100,14 +114,6 @@ class Admission(Section):
         default=StateAway(),
         description="What each limiter does while the state store is away.",
     )
-
-
-class TrafficClass(StrEnum):
-    """How much a request matters, most first."""
-
-    CRITICAL = "critical"
-    STANDARD = "standard"
-    BATCH = "batch"
 
 
 class Tenant(Section):
@@ -122,6 +128,12 @@ class Tenant(Section):
         alias="class",
         description="The highest class its requests may have.",
         examples=["standard"],
+    )
+    kv_share: Annotated[Fraction, Field(gt=0)] | None = Field(
+        default=None,
+        description="Of the KV pool, what its requests may hold while another tenant waits for "
+        "room; its weight's share if absent.",
+        examples=["25%"],
     )
     requests_per_minute: Count | None = Field(
         default=None,

@@ -1,15 +1,19 @@
 """The engine: a scheduler and a runner, one step at a time."""
 
+from collections.abc import Mapping
+
 from salver.clock import Clock
 from salver.contract import GenerateRequest, LatencyModel, LoadSnapshot, TokenChunk
 from salver.contract.latency import UNMEASURED
 from salver.engine.block_pool import BlockPool
+from salver.engine.fair_order import FairOrder
 from salver.engine.kv_cache import KVCacheManager
 from salver.engine.latency_model import shape_of
+from salver.engine.order import FirstComeFirstServed, Order
 from salver.engine.output_text import DecoderFactory
 from salver.engine.plan import ModelRunner
 from salver.engine.scheduler import Limits, Scheduler
-from salver.flow import QueueBound
+from salver.flow import QueueBound, Share
 
 
 class EngineCore:
@@ -35,10 +39,24 @@ class EngineCore:
         eos_token_ids: frozenset[int],
         new_decoder: DecoderFactory,
         latency: LatencyModel = UNMEASURED,
+        shares: Mapping[str, Share] | None = None,
     ) -> "EngineCore":
-        """Put a scheduler in front of a runner, over the runner's own KV pool."""
+        """Put a scheduler in front of a runner, over the runner's own KV pool.
+
+        With `shares`, turns are fair between the tenants that it has and any others; without, first
+        come, first served.
+        """
         kv = KVCacheManager(BlockPool(runner.num_blocks), runner.block_size)
-        scheduler = Scheduler(kv, limits, queue, eos_token_ids, new_decoder, latency)
+        order: Order = FirstComeFirstServed()
+        if shares is not None:
+            order = FairOrder(
+                kv,
+                shares,
+                max_running=limits.max_running,
+                max_batch_tokens=limits.max_batch_tokens,
+                max_context_tokens=limits.max_context_tokens,
+            )
+        scheduler = Scheduler(kv, limits, queue, eos_token_ids, new_decoder, latency, order)
         return cls(scheduler, runner, clock)
 
     def add(self, request: GenerateRequest) -> None:

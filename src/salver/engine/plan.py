@@ -17,8 +17,8 @@ from salver.errors import BackendError
 class SampleSpec:
     """How to draw the next token of one sequence.
 
-    `prompt` and `output` are views of the scheduler's own lists: read them during the step, never
-    keep or change them. The draw is a function of (`seed`, `len(output)`) alone, so that it does not
+    `prompt` and `output` are the scheduler's own lists, the same two in all steps of a sequence, and
+    grow only at the end: read them during a step, and never change them. The draw is a function of (`seed`, `len(output)`) alone, so that it does not
     depend on the batch (law 3). `banned` token ids get probability zero.
     """
 

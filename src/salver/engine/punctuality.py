@@ -5,6 +5,7 @@ are served, and what the prefix cache has of the prompt.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import inf
 
 from salver.contract import Decision, GenerateRequest, LatencyModel, StepShape
@@ -41,58 +42,61 @@ def too_late(
     return refusal(0) and refusal(cached())
 
 
-class QueueClock:
-    """When the prompts of all in flight are computed: an instant, kept while nothing else changes it
-    than requests that come last.
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What times are told from at one instant.
 
-    Whoever steps or cancels forgets it; whoever asks then hands in all in flight, running ones first.
     Prefix hits of requests that wait are not known yet: `hit_share` of their tokens, as many as so
-    far, are taken to be hits. Choices that share their leader's prompt add nothing.
+    far, are taken to be hits.
+    """
+
+    model: LatencyModel
+    hit_share: float
+    now: float
+
+    def through(self, at: float, requests: Iterable[Request]) -> float:
+        """The instant at which these prompts are computed, if the first is begun `at` an instant."""
+        return drained(
+            at,
+            ((self._seconds(r), inf if r.deadline is None else r.deadline) for r in requests),
+        )
+
+    def _seconds(self, request: Request) -> float:
+        """Choices that share their leader's prompt add nothing."""
+        if request.cancelled or (request.leader is not None and not request.leader.ended):
+            return 0.0
+        first, missing = request.num_computed_tokens, request.num_missing_tokens
+        seconds = self.model.marginal(StepShape.of_tokens(first, missing, 1))
+        return seconds if first else seconds * (1 - self.hit_share)
+
+
+class QueueClock:
+    """When the prompts of a queue are computed: an instant, kept while nothing else changes it than
+    requests that come last.
+
+    Whoever steps or cancels forgets it; whoever asks then hands in the queue, running requests first.
+    Those that come last are taken in when somebody asks.
     """
 
     def __init__(self) -> None:
         self._through: float | None = None
+        self._last: list[Request] = []
 
     def forget(self) -> None:
-        """What is in flight has changed in other ways than by one that came last."""
+        """The queue has changed in other ways than by one that came last."""
         self._through = None
+        self._last.clear()
 
-    def seconds(
-        self,
-        in_flight: Callable[[], Iterable[Request]],
-        model: LatencyModel,
-        *,
-        hit_share: float,
-        now: float,
-    ) -> float:
-        """From now until all are through; the queue is gone over only where that is not known."""
-        if self._through is None:
-            self._through = _drained(now, in_flight(), model, hit_share)
-        return max(0.0, self._through - now)
-
-    def extend(
-        self, last: Iterable[Request], model: LatencyModel, *, hit_share: float, now: float
-    ) -> None:
+    def extend(self, last: Iterable[Request]) -> None:
         """These have come after all others."""
         if self._through is not None:
-            self._through = _drained(max(now, self._through), last, model, hit_share)
+            self._last.extend(last)
 
-
-def _drained(
-    at: float, requests: Iterable[Request], model: LatencyModel, hit_share: float
-) -> float:
-    return drained(
-        at,
-        (
-            (_seconds(each, model, hit_share), inf if each.deadline is None else each.deadline)
-            for each in requests
-        ),
-    )
-
-
-def _seconds(request: Request, model: LatencyModel, hit_share: float) -> float:
-    if request.cancelled or (request.leader is not None and not request.leader.ended):
-        return 0.0
-    first, missing = request.num_computed_tokens, request.num_missing_tokens
-    seconds = model.marginal(StepShape.of_tokens(first, missing, 1))
-    return seconds if first else seconds * (1 - hit_share)
+    def seconds(self, queue: Callable[[], Iterable[Request]], estimate: Estimate) -> float:
+        """From now until all are through; the queue is gone over only where that is not known."""
+        if self._through is None:
+            self._through = estimate.through(estimate.now, queue())
+        elif self._last:
+            self._through = estimate.through(max(estimate.now, self._through), self._last)
+            self._last.clear()
+        return max(0.0, self._through - estimate.now)

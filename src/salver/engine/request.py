@@ -31,10 +31,13 @@ class Request:
         "prompt",
         "prompt_logprobs",
         "request_id",
+        "running",
         "salt",
         "scheduled_at",
         "seed",
+        "tenant",
         "text",
+        "traffic_class",
     )
 
     def __init__(
@@ -53,6 +56,8 @@ class Request:
         self.prompt = source.prompt_token_ids
         self.output: list[int] = []
         self.salt = source.cache_salt
+        self.tenant = source.tenant
+        self.traffic_class = source.traffic_class
         self.deadline = source.deadline
         self.leader = leader
         self.text = text
@@ -61,6 +66,7 @@ class Request:
         self.prompt_logprobs: list[TokenLogprobs] = []
         self.cancelled = False
         self.ended = False
+        self.running = False
         self.arrived = arrived
         self.scheduled_at: float | None = None
         self.first_token_at: float | None = None

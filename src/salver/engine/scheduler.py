@@ -9,14 +9,14 @@ One idea (see `engine.request`): every request's `num_computed_tokens` catches u
 from it; none of them has a branch of its own. The rejected alternative, a prefill queue beside a
 decode queue, needs a rule for every way in which the two can starve each other.
 
-The policy order is first come, first served. Running requests come before waiting ones; when no
-block is free the last running request is preempted and recomputed later, so the first always
-makes progress and the engine cannot deadlock.
+Whose turn it is, and who makes room where there is none, is the policy's: `engine.order` (first
+come, first served) and `engine.fair_order`. A request that makes room is preempted: it gives its
+blocks back and is recomputed later.
 """
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from salver.contract import (
     Decision,
@@ -33,14 +33,14 @@ from salver.contract import (
 from salver.contract.latency import UNMEASURED
 from salver.engine.kv_cache import KVCacheManager
 from salver.engine.layout import lay_out
+from salver.engine.order import FirstComeFirstServed, Order
 from salver.engine.output_text import DecoderFactory, OutputText
 from salver.engine.plan import ModelRunnerOutput, SchedulerOutput
-from salver.engine.punctuality import QueueClock, too_late
+from salver.engine.punctuality import Estimate, too_late
 from salver.engine.request import Request
 from salver.engine.step_budget import StepBudget
 from salver.engine.step_telemetry import StepTelemetry
 from salver.engine.stopping import judge
-from salver.engine.waiting_queue import WaitingQueue
 from salver.errors import BackendError, Refused, TooLarge
 from salver.flow import QueueBound, optimistic, passed
 
@@ -55,6 +55,16 @@ class Limits:
     tpot_seconds: float | None = None  # what a running request may take per token
 
 
+@dataclass(slots=True)
+class _Step:
+    """A step while it is put together."""
+
+    budget: StepBudget
+    chosen: dict[str, tuple[Request, int]] = field(default_factory=dict)  # by request key
+    preempted: set[str] = field(default_factory=set)
+    crowded: bool = False  # blocks lacked for a running request
+
+
 class Scheduler:
     """Owns every Request from `add` to its Finish.
 
@@ -65,6 +75,7 @@ class Scheduler:
         eos_token_ids: tokens that end a sequence unless it ignores them.
         new_decoder: makes the detokenizer of one sequence.
         latency: what steps are predicted with, until `telemetry` knows better.
+        order: the policy; first come, first served by default.
     """
 
     def __init__(
@@ -75,6 +86,7 @@ class Scheduler:
         eos_token_ids: frozenset[int],
         new_decoder: DecoderFactory,
         latency: LatencyModel = UNMEASURED,
+        order: Order | None = None,
     ) -> None:
         self.kv = kv
         self.limits = limits
@@ -86,10 +98,9 @@ class Scheduler:
         self.num_preemptions = 0
         self._eos_token_ids = eos_token_ids
         self._new_decoder = new_decoder
-        self._waiting = WaitingQueue()
-        self._running: list[Request] = []  # in policy order, as they were first scheduled
+        self._order: Order = FirstComeFirstServed() if order is None else order
+        self._running: list[Request] = []  # in the order in which they were started
         self._ended: list[TokenChunk] = []  # finishes that the next update reports
-        self._queue_clock = QueueClock()
 
     # -- requests in -----------------------------------------------------------------------------
 
@@ -109,7 +120,7 @@ class Scheduler:
                 limit=capacity,
                 fix="shorten the prompt or lower max_tokens",
             )
-        waiting = (len(self._waiting), self._waiting.num_tokens)
+        waiting = (len(self._order), self._order.num_tokens)
         adding = (source.n, source.n * len(source.prompt_token_ids))
         refusal = (
             passed(source.id, source.deadline, now)
@@ -119,8 +130,7 @@ class Scheduler:
         if refusal:
             raise Refused(refusal)
         sequences = list(self._sequences(source, now))
-        self._waiting.append(sequences)
-        self._queue_clock.extend(sequences, self._optimistic, hit_share=self.kv.hit_share, now=now)
+        self._order.append(sequences)
         self.num_accepted += source.n
 
     def cancel(self, request_id: str) -> None:
@@ -129,26 +139,34 @@ class Scheduler:
         for request in self._in_flight():
             if request.request_id == request_id:
                 request.cancelled = True
-                self._queue_clock.forget()
+                self._order.forget_times()
 
     # -- one step --------------------------------------------------------------------------------
 
     def schedule(self, now: float) -> SchedulerOutput:
         """Choose the step's tokens. Expired and cancelled requests free their blocks first."""
-        self._queue_clock.forget()
+        self._order.forget_times()
         self._drop_dead(now)
         budget = StepBudget.of_step(
-            self._running,
+            self._order.protected(self._running),
             now,
             model=self.telemetry.model,
             tokens=self.limits.max_batch_tokens,
             tpot=self.limits.tpot_seconds,
             progress=self.kv.block_size,
         )
-        chosen: list[tuple[Request, int]] = []
-        preempted = self._schedule_running(budget, chosen)
-        if not preempted:
-            self._schedule_waiting(budget, chosen, now)
+        step = _Step(budget)
+        for request in self._order.turns(self._running):
+            if request.running:
+                self._continue(request, step)
+            elif self._waits_for_leader(request):
+                self._order.defer(request)
+            elif self._start(request, step, now):
+                self._order.start(request)
+            else:
+                self._order.block(request)
+        chosen = list(step.chosen.values())
+        self._order.charge(chosen, self._running)
         return lay_out(chosen, self.kv, self._eos_token_ids)
 
     def update(
@@ -157,7 +175,7 @@ class Scheduler:
         """Account for a step: advance, append the sampled tokens, end what is done."""
         by_key = {request.key: request for request in self._running}
         chunks, self._ended = self._ended, []
-        self._queue_clock.forget()
+        self._order.forget_times()
         for sequence in plan.sequences:
             request = by_key[sequence.key]
             request.num_computed_tokens = sequence.context_length
@@ -173,58 +191,65 @@ class Scheduler:
 
     # -- choosing --------------------------------------------------------------------------------
 
-    def _schedule_running(self, budget: StepBudget, chosen: list[tuple[Request, int]]) -> bool:
-        """Give each running request its missing tokens; True when one had to be preempted."""
-        preempted = False
-        index = 0
-        while index < len(self._running) and budget.tokens > 0:
-            request, index = self._running[index], index + 1
-            first, missing = request.num_computed_tokens, request.num_missing_tokens
-            count = budget.take_one() if missing == 1 else budget.take(first, missing)
-            if not count:
-                continue
-            while not self.kv.extend(request, first + count):
-                preempted = True
-                if self._preempt_last() is request:
-                    return True
-            chosen.append((request, count))
-        return preempted
+    def _continue(self, request: Request, step: _Step) -> None:
+        """Give a running request its missing tokens. Where blocks lack, somebody is preempted."""
+        first, missing = request.num_computed_tokens, request.num_missing_tokens
+        if missing == 1:
+            count = step.budget.take_one()
+        else:
+            count = step.budget.take(first, missing, after_others=self._order.yields(request))
+        if not count:
+            return
+        step.chosen[request.key] = request, count
+        while request.running and not self.kv.extend(request, first + count):
+            self._preempt(self._order.victim(request, self._running) or request, step)
+            step.crowded = True
 
-    def _schedule_waiting(
-        self, budget: StepBudget, chosen: list[tuple[Request, int]], now: float
-    ) -> None:
-        """Start waiting requests while budget, blocks and `max_running` last."""
-        skipped: list[Request] = []
-        while self._waiting and budget.tokens > 0 and len(self._running) < self.limits.max_running:
-            request = self._waiting.popleft()
-            if self._waits_for_leader(request):
-                skipped.append(request)
-                continue
-            cached = self.kv.num_cached_tokens(request)
-            count = budget.take(cached, request.num_tokens - cached)
-            if not count or not self.kv.attach(request, count):
-                skipped.append(request)
-                break
-            self._start(request, now)
-            chosen.append((request, count))
-        self._waiting.put_back(skipped)
+    def _start(self, request: Request, step: _Step, now: float) -> bool:
+        """Start a waiting request if there is budget, a place, and blocks for its whole chunk.
 
-    def _start(self, request: Request, now: float) -> None:
+        What was preempted in this step stays out of it; and after a preemption for want of blocks
+        only those start for whom others have to make room.
+        """
+        if request.key in step.preempted:
+            return False
+        cached = self.kv.num_cached_tokens(request)
+        missing, yields = request.num_tokens - cached, self._order.yields(request)
+        count = step.budget.offer(cached, missing, after_others=yields)
+        if not count or (step.crowded and not self._order.victim(request, self._running)):
+            return False
+        while len(self._running) >= self.limits.max_running or not self.kv.attach(request, count):
+            victim = self._order.victim(request, self._running)
+            if victim is None:
+                return False
+            self._preempt(victim, step)
+        missing = request.num_missing_tokens
+        count = min(count, missing)
+        step.budget.spend(request.num_computed_tokens, missing, count, after_others=yields)
+        step.chosen[request.key] = request, count
+        self._enter(request, now)
+        return True
+
+    def _enter(self, request: Request, now: float) -> None:
         if request.scheduled_at is None:
             request.scheduled_at = now
             request.cached_tokens = min(request.num_computed_tokens, len(request.prompt))
+        request.running = True
         self._running.append(request)
 
-    def _preempt_last(self) -> Request:
-        """Take the blocks of the request that is last in policy order; it starts over later."""
-        request = self._running.pop()
+    def _preempt(self, request: Request, step: _Step) -> None:
+        """Take a running request's blocks, and its tokens out of the step; it starts over later."""
+        self._running.remove(request)
+        request.running = False
         self.kv.release(request)
         request.num_computed_tokens = 0
         if request.wants_prompt_logprobs:
             request.prompt_logprobs.clear()
-        self._waiting.put_back([request])
+        self._order.put_back(request)
         self.num_preemptions += 1
-        return request
+        step.preempted.add(request.key)
+        _, count = step.chosen.pop(request.key, (request, 0))
+        step.budget.give_back(count)
 
     def _waits_for_leader(self, request: Request) -> bool:
         """Choices 1..n-1 wait while choice 0 computes the full blocks they are going to share."""
@@ -277,7 +302,7 @@ class Scheduler:
                     request.request_id, request.choice, text=request.text.finish(), finish=finish
                 )
             )
-        self._waiting.drop_ended()
+        self._order.drop_ended()
         self._running = [r for r in self._running if not r.ended]
 
     def _end(
@@ -298,19 +323,19 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._running or self._ended)
+        return bool(len(self._order) or self._running or self._ended)
 
     @property
     def num_in_flight(self) -> int:
-        return len(self._waiting) + len(self._running)
+        return len(self._order) + len(self._running)
 
     def load(self, now: float) -> LoadSnapshot:
         pool, told = self.kv.pool, self.telemetry
         return LoadSnapshot(
-            requests_waiting=len(self._waiting),
+            requests_waiting=len(self._order),
             requests_running=len(self._running),
-            tokens_waiting=self._waiting.num_tokens,
-            queue_seconds=self._queue_seconds(now),
+            tokens_waiting=self._order.num_tokens,
+            queues=self._order.queues(self._running, self._estimate(now)),
             kv_block_tokens=self.kv.block_size,
             kv_blocks_total=pool.num_blocks,
             kv_blocks_owned=pool.num_owned,
@@ -328,11 +353,12 @@ class Scheduler:
     # -- in time or not --------------------------------------------------------------------------
 
     def _too_late(self, source: GenerateRequest, now: float) -> Decision | None:
+        estimate = self._estimate(now)
         return too_late(
             source,
-            queue=lambda: self._queue_seconds(now),
+            queue=lambda: self._order.seconds_ahead(source, self._running, estimate),
             cached=lambda: self._cached_tokens(source, now),
-            model=self._optimistic,
+            model=estimate.model,
             now=now,
         )
 
@@ -342,19 +368,12 @@ class Scheduler:
         self.kv.release(probe)
         return cached
 
-    @property
-    def _optimistic(self) -> LatencyModel:
-        return optimistic(self.telemetry.model)
-
-    def _queue_seconds(self, now: float) -> float:
-        share = self.kv.hit_share
-        return self._queue_clock.seconds(
-            self._in_flight, self._optimistic, hit_share=share, now=now
-        )
+    def _estimate(self, now: float) -> Estimate:
+        return Estimate(optimistic(self.telemetry.model), self.kv.hit_share, now)
 
     def _in_flight(self) -> Iterator[Request]:
         yield from self._running
-        yield from self._waiting
+        yield from self._order
 
     def _sequences(self, source: GenerateRequest, now: float) -> Iterator[Request]:
         leader: Request | None = None
@@ -368,6 +387,6 @@ class Scheduler:
 
     def __repr__(self) -> str:
         return (
-            f"<Scheduler {len(self._running)} running, {len(self._waiting)} waiting, "
+            f"<Scheduler {len(self._running)} running, {len(self._order)} waiting, "
             f"{self.kv.pool!r}>"
         )

@@ -17,6 +17,8 @@ from salver.contract import LatencyModel, StepShape
 from salver.contract.latency import EMPTY_STEP
 from salver.engine.request import Request
 
+AFTER_OTHERS = 0.5  # of a step's time, for prompts that are less urgent than the first in it
+
 
 class StepBudget:
     """What is left of one step. Owned by the step that is being scheduled.
@@ -27,21 +29,30 @@ class StepBudget:
         decodes: of them, the places kept for running requests that are one token behind.
         seconds: what prompts may take; infinite where nothing was promised.
         progress: prompt tokens that are in the step however little time there is.
+        predicted: seconds that the step takes without prompts.
     """
 
     def __init__(
-        self, model: LatencyModel, tokens: int, decodes: int, seconds: float, progress: int
+        self,
+        model: LatencyModel,
+        tokens: int,
+        decodes: int,
+        seconds: float,
+        progress: int,
+        predicted: float = 0.0,
     ) -> None:
         self.tokens = tokens
         self._model = model
         self._decodes = decodes
         self._seconds = seconds
         self._progress = progress
+        self._predicted = predicted  # without the prompts that come after others
+        self._after_others = 0.0
 
     @classmethod
     def of_step(
         cls,
-        running: Iterable[Request],
+        protected: Iterable[Request],
         now: float,
         *,
         model: LatencyModel,
@@ -49,33 +60,61 @@ class StepBudget:
         tpot: float | None,
         progress: int,
     ) -> "StepBudget":
-        """The budget of a step that begins now, before anything is chosen."""
-        decodes = [request for request in running if request.num_missing_tokens == 1]
+        """The budget of a step that begins now, before anything is chosen.
+
+        `protected` are the running requests whose next token is due whatever comes.
+        """
+        decodes = [request for request in protected if request.num_missing_tokens == 1]
         shape = sum((StepShape.of_tokens(r.num_computed_tokens, 1, 1) for r in decodes), EMPTY_STEP)
         slack = inf if tpot is None else min((_due(r, tpot) for r in decodes), default=inf) - now
-        return cls(model, tokens, len(decodes), slack - model.predict(shape), progress)
+        predicted = model.predict(shape)
+        return cls(model, tokens, len(decodes), slack - predicted, progress, predicted)
 
     def take_one(self) -> int:
         """The token of a running request that is one behind; 0 where the step is full."""
         count = min(1, self.tokens)
         self.tokens -= count
-        self._decodes -= count
+        self._decodes = max(0, self._decodes - count)
         return count
 
-    def take(self, first: int, missing: int) -> int:
+    def give_back(self, count: int) -> None:
+        """Tokens of the step that will not be computed after all."""
+        self.tokens += count
+
+    def take(self, first: int, missing: int, *, after_others: bool = False) -> int:
         """The most of a prompt's `missing` tokens, from position `first`, that the step may hold."""
+        count = self.offer(first, missing, after_others=after_others)
+        self.spend(first, missing, count, after_others=after_others)
+        return count
+
+    def offer(self, first: int, missing: int, *, after_others: bool = False) -> int:
+        """What `take` would give. `after_others`: a more urgent prompt is in the step, which must not
+        become longer by more than AFTER_OTHERS for all that are less urgent."""
         most = max(0, min(missing, self.tokens - self._decodes))
         sure = min(most, self._progress)
 
         def cost(count: int) -> float:
-            return self._model.marginal(StepShape.of_tokens(first, count, int(count == missing)))
+            return self._cost(first, missing, count)
 
         more = range(sure + 1, most + 1)
-        count = sure + bisect_right(more, self._seconds, key=cost)
+        seconds = self._seconds
+        if after_others:
+            seconds = min(seconds, AFTER_OTHERS * self._predicted - self._after_others)
+        return sure + bisect_right(more, seconds, key=cost)
+
+    def spend(self, first: int, missing: int, count: int, *, after_others: bool = False) -> None:
+        """Put what was offered into the step."""
         self.tokens -= count
         self._progress = max(0, self._progress - count)
-        self._seconds -= cost(count)
-        return count
+        cost = self._cost(first, missing, count)
+        self._seconds -= cost
+        if after_others:
+            self._after_others += cost
+        else:
+            self._predicted += cost
+
+    def _cost(self, first: int, missing: int, count: int) -> float:
+        return self._model.marginal(StepShape.of_tokens(first, count, int(count == missing)))
 
 
 def _due(request: Request, tpot: float) -> float:

@@ -19,17 +19,15 @@ class WaitingQueue:
             self._requests.append(request)
             self.num_tokens += request.num_tokens
 
-    def put_back(self, requests: Iterable[Request]) -> None:
-        """These come first, the first of them at the head."""
-        for request in reversed(list(requests)):
-            self._requests.appendleft(request)
-            self.num_tokens += request.num_tokens
+    def put_back(self, request: Request) -> None:
+        """It comes first."""
+        self._requests.appendleft(request)
+        self.num_tokens += request.num_tokens
 
-    def popleft(self) -> Request:
-        """Take the head."""
-        request = self._requests.popleft()
+    def remove(self, request: Request) -> None:
+        """It is started."""
+        self._requests.remove(request)
         self.num_tokens -= request.num_tokens
-        return request
 
     def drop_ended(self) -> None:
         """Let go of requests that have ended."""

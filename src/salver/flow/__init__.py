@@ -1,6 +1,7 @@
 """Who goes next, who waits, who is refused: pure decisions on plain data."""
 
 from salver.flow.deadline import passed
+from salver.flow.fairness import Share
 from salver.flow.feasibility import (
     certain_output,
     drained,
@@ -14,6 +15,7 @@ from salver.flow.queue_bound import QueueBound
 
 __all__ = [
     "QueueBound",
+    "Share",
     "certain_output",
     "drained",
     "least_own_seconds",

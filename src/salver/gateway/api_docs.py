@@ -23,7 +23,8 @@ Where the contract declares tenants, `Authorization: Bearer sk-salver-…` is ne
 `/health`, `/ready` and these pages; `/metrics` and `/version` need a key with the scope `operations`,
 all else one with `inference`. Without tenants there are no keys: the server listens on loopback only,
 and an `Authorization` header, which clients always send, is not read. `x-session-id`, `traceparent` and the `user` field are
-accepted and have no effect. `x-salver-class` is refused.
+accepted and have no effect. `x-salver-class` lowers a request's class below
+its tenant's, and never raises it.
 """
 
 CALL_HEADERS: dict[str, Any] = {

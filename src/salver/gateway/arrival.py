@@ -2,7 +2,7 @@
 
 x-request-id         named in answers and logs; ours when absent
 Request-Timeout-Ms   the time left to the caller; the contract's default when absent
-x-salver-class       refused: traffic classes are not implemented yet
+x-salver-class       a lower class than the caller's own; a higher one changes nothing
 authorization        the caller's key, where the contract declares tenants (see `tenancy.door`)
 x-session-id, traceparent
                      accepted and without effect: one backend and no tracing yet
@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from salver.errors import InvalidValue, UnsupportedField
+from salver.contract import TrafficClass
+from salver.errors import InvalidValue
 from salver.gateway.tenancy import Caller
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_CLASSES = [each.value for each in TrafficClass]  # the most important first
 _MILLISECONDS = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -32,6 +34,7 @@ class Arrival:
     arrived: float
     deadline: float
     caller: Caller
+    traffic_class: TrafficClass = TrafficClass.STANDARD
     told: dict[str, str] = field(default_factory=dict)
 
 
@@ -51,7 +54,6 @@ def check_headers(headers: Headers) -> None:
 
     Raises:
         InvalidValue: x-request-id with characters outside `A-Za-z0-9._:/+=@-` or over 128 of them.
-        UnsupportedField: x-salver-class, whatever it says.
     """
     request_id = headers.get("x-request-id")
     if request_id is not None and not is_request_id(request_id):
@@ -62,14 +64,26 @@ def check_headers(headers: Headers) -> None:
             value=request_id,
             limit=REQUEST_ID.pattern,
         )
-    if "x-salver-class" in headers:
-        raise UnsupportedField(
-            "x-salver-class: traffic classes are not implemented",
+
+
+def class_of(headers: Headers, highest: TrafficClass) -> TrafficClass:
+    """The class of a call: what x-salver-class says, but never above the caller's own.
+
+    Raises:
+        InvalidValue: not the name of a class.
+    """
+    text = headers.get("x-salver-class")
+    if text is None:
+        return highest
+    if text not in _CLASSES:
+        raise InvalidValue(
+            "x-salver-class: not a traffic class",
             param="x-salver-class",
             rule="header.x-salver-class",
-            value=headers["x-salver-class"],
-            fix="leave the header out",
+            value=text,
+            limit=", ".join(_CLASSES),
         )
+    return max(highest, TrafficClass(text), key=_CLASSES.index)
 
 
 def timeout_of(headers: Headers, default_seconds: float) -> float:

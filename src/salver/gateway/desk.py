@@ -68,7 +68,9 @@ class Desk:
             load = self.backend.load()
             refusal = unreachable(
                 arrival.request_id,
-                queue=load.queue_seconds,
+                queue=load.queue_seconds(
+                    arrival.caller.tenant, arrival.traffic_class, arrival.deadline
+                ),
                 own=least_own_seconds(
                     load, prompt=max(1, prompt_tokens), output=output, choices=choices
                 ),
@@ -104,6 +106,7 @@ class Desk:
                 tenant=arrival.caller.tenant,
                 cache_salt=arrival.caller.cache_salt,
                 deadline=arrival.deadline,
+                traffic_class=arrival.traffic_class,
             )
             for index, (prompt, params) in enumerate(work)
         )

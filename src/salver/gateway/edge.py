@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from salver.clock import Clock
 from salver.contract import Action, Cause, Decision
 from salver.errors import Forbidden, Refused, SalverError, TooLarge, Unauthenticated
-from salver.gateway.arrival import Arrival, check_headers, is_request_id, timeout_of
+from salver.gateway.arrival import Arrival, check_headers, class_of, is_request_id, timeout_of
 from salver.gateway.body import ClientGone, discard_body, read_body
 from salver.gateway.errors import Refusal, Refusals, internal_error
 from salver.gateway.ids import Ids
@@ -98,7 +98,8 @@ class Edge:
         if self._in_flight > self._limits.max_in_flight:
             raise Refused(self._crowded())
         caller = await self._door.admit(path, headers)
-        return Arrival(reply.request_id, now, now + timeout, caller, reply.told)
+        traffic_class = class_of(headers, caller.traffic_class)
+        return Arrival(reply.request_id, now, now + timeout, caller, traffic_class, reply.told)
 
     def _crowded(self) -> Decision:
         return Decision(

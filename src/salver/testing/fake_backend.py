@@ -17,6 +17,7 @@ from salver.contract import (
     LoadSnapshot,
     Outcome,
     SamplingParams,
+    TenantQueue,
     Timings,
     TokenChunk,
     TokenLogprobs,
@@ -59,7 +60,7 @@ class FakeBackend:
     def load(self) -> LoadSnapshot:
         return LoadSnapshot(
             requests_running=len(self.active),
-            queue_seconds=self.queue_seconds,
+            queues=(TenantQueue(seconds=self.queue_seconds),),
             kv_blocks_total=8,
             kv_blocks_owned=2,
             latency=self.latency,

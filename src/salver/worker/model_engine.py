@@ -64,6 +64,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         tokenizer.eos_token_ids,
         lambda skip: tokenizer.decoder(skip_special_tokens=skip),
         latency,
+        shares=spec.shares,
     )
     facts = ModelFacts(
         architecture=checkpoint.config.architecture,

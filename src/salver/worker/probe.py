@@ -12,7 +12,7 @@ from contextlib import aclosing
 from itertools import count
 
 from salver.clock import Clock
-from salver.contract import Backend, GenerateRequest, Outcome, SamplingParams
+from salver.contract import Backend, GenerateRequest, Outcome, SamplingParams, TrafficClass
 from salver.errors import BackendLost, SalverError
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ class ReadinessProbe:
             sampling=SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True),
             tenant="salver-probe",
             cache_salt="salver-probe",
+            traffic_class=TrafficClass.CRITICAL,
         )
 
     def __repr__(self) -> str:

@@ -1,13 +1,13 @@
 """What a worker is told when it starts. It reads nothing else: no environment, no contract file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from salver.engine.core import EngineCore
 from salver.engine.runners.choice import RunnerKind
 from salver.engine.scheduler import Limits
-from salver.flow import QueueBound
+from salver.flow import QueueBound, Share
 from salver.worker.frames import ModelFacts
 
 MODEL_ENGINE = "salver.worker.model_engine:open_model_engine"
@@ -31,6 +31,9 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_queued_requests: int
     max_queued_tokens: int
     tpot_seconds: float | None = None  # slo.tpot_p95: what a running request may take per token
+    shares: Mapping[str, Share] | None = (
+        None  # of the declared tenants; None: first come, first served
+    )
     runner: RunnerKind = RunnerKind.NUMPY_F32
     isa: str | None = None  # a slower path of the native core, where one is forced
     engine: str = MODEL_ENGINE

@@ -1,11 +1,11 @@
 """The rows of a step that need logits, as the arrays in which the core takes and returns them.
 
 A row is drawn from, or scored against a prompt token that is given. What changes its logits first is
-a sparse list of edits, one per token concerned; most rows have none.
+a sparse list of edits, one per token concerned; most rows have none (see `edits`).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from itertools import accumulate
 
 import numpy as np
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from salver import _native
 from salver.contract import TokenLogprobs
 from salver.engine.plan import SampleSpec
+from salver.engine.runners.edits import NO_EDITS, EditBook
 from salver.engine.runners.read_out import LogitRow, PromptTarget
-from salver.engine.sampling import in_vocabulary, uniform
+from salver.engine.sampling import uniform
 
 Ints = NDArray[np.int32]
 Doubles = NDArray[np.float64]
 
-NO_EDITS: Doubles = np.empty((0, 4))
 GREEDY = (0.0, 0.0, 1.0, 0.0, 0.0)
 DRAWN = -1  # in `given`: no token is given
 UNSCORED = -1  # in `tops`: no log-probabilities
@@ -28,10 +28,14 @@ UNSCORED = -1  # in `tops`: no log-probabilities
 
 @dataclass(slots=True)
 class NativeRows:
-    """Arguments of the core's `step`, then its results. See `bindings.cpp` for their shapes."""
+    """Arguments of the core's `step`, then its results. See `draw_arrays.h` for their shapes.
+
+    `book` has the edits of the step before, if there was one.
+    """
 
     wanted: Sequence[LogitRow]
     vocab_size: int
+    book: InitVar[EditBook | None] = None
     rows: Ints = field(init=False)
     draws: Doubles = field(init=False)
     edit_starts: Ints = field(init=False)
@@ -43,9 +47,9 @@ class NativeRows:
     top_tokens: Ints = field(init=False)
     top_logprobs: Doubles = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, book: EditBook | None) -> None:
         purposes = [row.purpose for row in self.wanted]
-        edits = [edits_of(each, self.vocab_size) for each in purposes]
+        edits = (book or EditBook(self.vocab_size)).of(self.wanted)
         self.rows = np.array([row.row for row in self.wanted], np.int32)
         self.draws = np.array([_draw(each) for each in purposes]).reshape(-1, 5)
         self.edit_starts = np.fromiter(accumulate(map(len, edits), initial=0), np.int32)
@@ -89,41 +93,6 @@ class NativeRows:
             first = end
             best = tuple(zip(ids, logprobs, strict=True))
             yield wanted, TokenLogprobs(token, logprob, best) if token >= 0 else None
-
-
-def edits_of(purpose: PromptTarget | SampleSpec, vocab_size: int) -> Doubles:
-    """[tokens, (id, added, repetition, taken)] in rising order of id: see `Edit` in `sampler.h`."""
-    if isinstance(purpose, PromptTarget) or not _has_edits(purpose):
-        return NO_EDITS
-    params, none = purpose.params, np.empty(0, np.int64)
-    repeats = params.repetition_penalty != 1.0
-    counted = bool(params.presence_penalty or params.frequency_penalty)
-    output = in_vocabulary(purpose.output, vocab_size) if repeats or counted else none
-    prompt = in_vocabulary(purpose.prompt, vocab_size) if repeats else none
-    seen = np.union1d(prompt, output) if repeats else none
-    drawn, counts = np.unique(output, return_counts=True) if counted else (none, none)
-    bias = {i: added for i, added in params.logit_bias.items() if 0 <= i < vocab_size}
-    biased, banned = np.fromiter(bias, np.int64), in_vocabulary(purpose.banned, vocab_size)
-    ids = np.unique(np.concatenate([biased, banned, seen, drawn]))
-    edits = np.zeros((len(ids), 4))
-    edits[:, 0], edits[:, 2] = ids, 1.0
-    edits[np.searchsorted(ids, biased), 1] = np.fromiter(bias.values(), float)
-    edits[np.searchsorted(ids, banned), 1] = -np.inf
-    edits[np.searchsorted(ids, seen), 2] = params.repetition_penalty
-    penalty = params.presence_penalty + params.frequency_penalty * counts
-    edits[np.searchsorted(ids, drawn), 3] = penalty
-    return edits
-
-
-def _has_edits(spec: SampleSpec) -> bool:
-    params = spec.params
-    return bool(
-        spec.banned
-        or params.logit_bias
-        or params.presence_penalty
-        or params.frequency_penalty
-        or params.repetition_penalty != 1.0
-    )
 
 
 def _draw(purpose: PromptTarget | SampleSpec) -> tuple[float, float, float, float, float]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from salver import _native
 from salver.contract import TokenLogprobs
 from salver.engine.plan import ModelRunnerOutput, ScheduledSequence, SchedulerOutput
+from salver.engine.runners.edits import EditBook
 from salver.engine.runners.kept_weights import KeptWeights
 from salver.engine.runners.linear import Floats
 from salver.engine.runners.matrices import MATRICES, LayerKinds, layer_kinds
@@ -64,6 +65,7 @@ class NativeRunner:
         self.num_blocks = num_blocks
         self.block_size = _native.BLOCK_TOKENS
         self._vocab_size = checkpoint.config.vocab_size
+        self._edits = EditBook(checkpoint.config.vocab_size)
         self._hidden_size = checkpoint.config.hidden_size
         new_core = partial(
             _core,
@@ -83,7 +85,7 @@ class NativeRunner:
         """Compute the plan's tokens, write their KV, and sample where a sequence asks for it."""
         if not plan.sequences:
             return ModelRunnerOutput()
-        rows = NativeRows(wanted_rows(plan), self._vocab_size)
+        rows = NativeRows(wanted_rows(plan), self._vocab_size, self._edits)
         self._step(plan, rows)
         return collect(self._settled(rows))
 

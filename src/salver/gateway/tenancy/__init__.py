@@ -44,7 +44,8 @@ class Tenancy:
 
         fail_open = self.away.authentication is WithoutState.FAIL_OPEN
         ring = KeyRing(KeyStore(self.database), self.threads, clock, fail_open=fail_open)
-        return KeyedDoor([tenant.name for tenant in self.tenants], ring)
+        classes = {tenant.name: tenant.traffic_class for tenant in self.tenants}
+        return KeyedDoor(classes, ring)
 
     def quotas(self, observe: Observer) -> Quotas:
         from salver.state import QuotaStore

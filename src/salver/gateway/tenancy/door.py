@@ -5,13 +5,13 @@ line sees to it that such a service listens on loopback only. With tenants, ever
 unless it is listed here as open, so that a path that is added later is closed until somebody decides.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.datastructures import Headers
 
-from salver.contract import Scope
+from salver.contract import Scope, TrafficClass
 from salver.errors import Forbidden, Unauthenticated
 from salver.gateway.tenancy.key_ring import KeyRing
 from salver.state import KeyRecord, split_key
@@ -23,10 +23,14 @@ OPERATIONS_PATHS = frozenset({"/metrics", "/version"})
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is. `cache_salt` keeps its prefix blocks apart from others' (law 7)."""
+    """Whose request it is. `cache_salt` keeps its prefix blocks apart from others' (law 7).
+
+    `traffic_class` is the highest class that its requests may have.
+    """
 
     tenant: str = "default"
     cache_salt: str = ""
+    traffic_class: TrafficClass = TrafficClass.STANDARD
 
 
 class Door(Protocol):
@@ -51,10 +55,10 @@ class OpenDoor:
 
 
 class KeyedDoor:
-    """Every tenant that the contract declares, by the keys of the state store."""
+    """Every tenant that the contract declares, with its class, by the keys of the state store."""
 
-    def __init__(self, tenants: Collection[str], ring: KeyRing) -> None:
-        self._tenants = frozenset(tenants)
+    def __init__(self, tenants: Mapping[str, TrafficClass], ring: KeyRing) -> None:
+        self._tenants = tenants
         self._ring = ring
 
     async def admit(self, path: str, headers: Headers) -> Caller:
@@ -79,7 +83,11 @@ class KeyedDoor:
                 limit=scope.value,
                 fix=f"use a key made with --scope {scope.value}",
             )
-        return Caller(record.tenant, cache_salt=f"tenant:{record.tenant}")
+        return Caller(
+            record.tenant,
+            cache_salt=f"tenant:{record.tenant}",
+            traffic_class=self._tenants[record.tenant],
+        )
 
 
 def scope_of(path: str) -> Scope | None:
