@@ -9,6 +9,9 @@ class Action(StrEnum):
 
     REFUSE = "refuse"
     EXPIRE = "expire"
+    FALL_BACK = "fall_back"
+    LEAVE_ALONE = "leave_alone"  # a server: its breaker opened
+    USE_AGAIN = "use_again"  # a server: its breaker closed
 
 
 class Cause(StrEnum):

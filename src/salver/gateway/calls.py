@@ -188,8 +188,8 @@ class _Tally:
         return min((finish.cached_tokens for finish in self._finishes), default=0)
 
     def add(self, chunk: TokenChunk, now: float) -> None:
-        self.output_tokens += len(chunk.token_ids)
-        self._stopwatch.tokens(chunk.choice, len(chunk.token_ids), now)
+        self.output_tokens += chunk.num_tokens
+        self._stopwatch.tokens(chunk.choice, chunk.num_tokens, now)
         if chunk.finish is not None:
             self._finishes.append(chunk.finish)
 

@@ -1,5 +1,6 @@
 """POST /v1/chat/completions."""
 
+import msgspec
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -62,7 +63,13 @@ class ChatEndpoint:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             prompt_logprobs=body.prompt_logprobs,
         )
-        return desk.call("chat", call_id, arrival, [(prompt, params)], n)
+        return desk.call("chat", call_id, arrival, [(prompt, params)], n, self._messages(body))
+
+    def _messages(self, body: ChatCompletionRequest) -> bytes:
+        """The conversation as JSON for whoever tokenizes it anew; none where tools belong to it."""
+        if not self._desk.keeps_messages or body.tools:
+            return b""
+        return msgspec.json.encode([each.model_dump(exclude_none=True) for each in body.messages])
 
     def _stream(
         self, call_id: str, call: Call, body: ChatCompletionRequest, arrival: Arrival

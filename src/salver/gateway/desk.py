@@ -36,6 +36,7 @@ class Desk:
     shapes: LogprobShapes
     ids: Ids
     clock: Clock
+    keeps_messages: bool = False  # for backends that have a tokenizer of their own
     wall: Callable[[], float] = time.time
 
     def created(self) -> int:
@@ -97,8 +98,9 @@ class Desk:
         arrival: Arrival,
         work: Sequence[tuple[tuple[int, ...], SamplingParams]],
         n: int,
+        messages: bytes = b"",
     ) -> Call:
-        """A Call of `n` choices for each (prompt, params).
+        """A Call of `n` choices for each (prompt, params); `messages` as JSON, if kept.
 
         Raises:
             Refused: one of them could not be answered in time.
@@ -114,6 +116,7 @@ class Desk:
                 tenant=arrival.caller.tenant,
                 cache_salt=arrival.caller.cache_salt,
                 deadline=arrival.deadline,
+                messages=messages,
                 traffic_class=arrival.traffic_class,
             )
             for index, (prompt, params) in enumerate(work)
