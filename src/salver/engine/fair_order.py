@@ -171,11 +171,11 @@ class FairOrder:
         self._blocked.setdefault(account.rank, account)
 
     def yields(self, request: Request) -> bool:
-        """The first prompt of a step is its most urgent; accounts that stand equal share the step."""
+        """The account that is first with a prompt has the most urgent ones."""
         account = self._account(request)
         if self._served is None:
             self._served = account
-        return (account.rank, account.band) > (self._served.rank, self._served.band)
+        return account is not self._served
 
     def _ranked(self, running: Sequence[Request]) -> list[Account]:
         self._note_running(running)
