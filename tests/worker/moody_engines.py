@@ -74,7 +74,7 @@ def _engine(spec: WorkerSpec, step_seconds: float) -> tuple[EngineCore, ModelFac
         MoodyRunner(step_seconds, BLOCK_SIZE),
         MonotonicClock(),
         spec.limits(),
-        spec.queue_bound(),
+        spec.admission(),
         frozenset(),
         LetterDecoder,
     )

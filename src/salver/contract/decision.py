@@ -9,6 +9,7 @@ class Action(StrEnum):
 
     REFUSE = "refuse"
     EXPIRE = "expire"
+    SHED = "shed"  # refused after it had waited, for the sake of others
 
 
 class Cause(StrEnum):

@@ -176,7 +176,7 @@ def _of_decision(decision: Decision) -> Refusal:
         decision=decision.id,
     )
     headers = [("x-salver-decision", decision.id)]
-    if decision.retry_after is not None and decision.action is Action.REFUSE:
+    if decision.retry_after is not None and decision.action is not Action.EXPIRE:
         headers.append(("retry-after", _whole_seconds(decision.retry_after)))
     return Refusal(status, detail, tuple(headers))
 
