@@ -56,6 +56,7 @@ FAULTY = [
     ("[5%, 25%, 100%]", "[5%, 25%]", "rollout.steps.1", "rollout.ends_at_all"),
     ("[5%, 25%, 100%]", "[]", "rollout.steps", "schema.range"),
     ("[5%, 25%, 100%]", "5%", "rollout.steps", "schema.type"),
+    ("engine: native", "engine: upstream", "release.runtime.engine", "served_by.engine"),
     ("{backend: upstream-small}", "{backend: other}", "fallback.0.backend", "fallback.backend_exists"),
     ("{backend: upstream-small}", "{backend: 7}", "fallback.0.backend", "schema.type"),
     ("{backend: upstream-small}", "{}", "fallback.0", "fallback.one_thing"),
@@ -91,6 +92,17 @@ def test_what_is_left_out_has_the_documented_default(short_text: str) -> None:
     assert deployment.admission.default_timeout == 30.0
     assert deployment.probes.interval == 15.0
     assert (deployment.tenants, deployment.slo, deployment.fallback) == ((), None, ())
+
+
+def test_a_replica_is_a_declared_backend_named_once(full_text: str) -> None:
+    text = full_text.replace("engine: native", "engine: upstream")
+    assert load_deployment(text + "\nserved_by: [upstream-small]\n").served_by
+    assert faults_of(text + "\nserved_by: [other]\n") == [
+        ("served_by.0", "served_by.backend_exists")
+    ]
+    assert faults_of(text + "\nserved_by: [upstream-small, upstream-small]\n") == [
+        ("served_by.1", "names.unique")
+    ]
 
 
 @pytest.mark.parametrize("example", ["full_text", "short_text"])
@@ -136,7 +148,7 @@ def _faults(text: str) -> Any:
 def test_every_rule_of_the_catalogue_is_shown_broken_somewhere() -> None:
     elsewhere = {rule for rule in RULES if rule.startswith(("yaml.", "file.", "machine."))}
     elsewhere |= {"envelope.memory", "envelope.max_context_tokens", "runtime.engine_available"}
-    elsewhere |= {"runtime.q4_groups"}
+    elsewhere |= {"runtime.q4_groups", "served_by.backend_exists"}
     assert {rule for *_, rule in FAULTY} | elsewhere == set(RULES)
 
 

@@ -19,7 +19,15 @@ from salver.errors import StateUnavailable
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app, listen, serve
 from salver.gateway.tenancy.key_ring import REFRESH_SECONDS
 from salver.models import ChatTemplate, Tokenizer
-from salver.state import Database, DecisionLog, KeySnapshot, KeyStore, find_decisions, sqlite_url
+from salver.state import (
+    Database,
+    DecisionLog,
+    KeySnapshot,
+    KeyStore,
+    QuotaStore,
+    find_decisions,
+    sqlite_url,
+)
 from salver.testing import FakeBackend, ManualClock
 
 CLOSED = StateAway()
@@ -212,6 +220,38 @@ class TestKeys:
         assert len(looks) <= 3
 
 
+class TestTurnedAway:
+    async def test_a_caller_that_is_turned_away_hears_which_decision_it_was(
+        self, gateway: Gateway, tmp_path: Path
+    ) -> None:
+        operator, stranger = gateway.key("search", Scope.OPERATIONS), gateway.key("nobody")
+        wrong_scope, no_tenant = await ask(gateway, operator), await ask(gateway, stranger)
+        missing = await ask(gateway, "")
+        gateway.log.close()
+        for answer, status, rule in (
+            (wrong_scope, 403, "key.scope"),
+            (no_tenant, 403, "key.tenant"),
+            (missing, 401, "key.missing"),
+        ):
+            error = answer.json()["error"]
+            assert (answer.status_code, error["rule"]) == (status, rule)
+            assert answer.headers["x-salver-decision"] == error["decision"]
+            (record,) = find_decisions(tmp_path / "decisions.db", error["decision"])
+            assert (record.decision.rule, record.tenant) == (rule, "")
+
+    async def test_whoever_has_no_key_cannot_fill_the_log(
+        self, begin: Begin, tmp_path: Path
+    ) -> None:
+        clock = ManualClock()
+        gateway = begin(sqlite_url(tmp_path / "state.db"), CLOSED, clock)
+        answers = [await ask(gateway, "") for _ in range(150)]
+        assert {answer.status_code for answer in answers} == {401}
+        assert sum("x-salver-decision" in answer.headers for answer in answers) == 100
+        clock.advance(1.0)
+        later = [await ask(gateway, "") for _ in range(20)]
+        assert sum("x-salver-decision" in answer.headers for answer in later) == 10
+
+
 class TestQuotas:
     async def test_a_quota_is_reserved_before_and_settled_after(self, gateway: Gateway) -> None:
         key, other = gateway.key("labs"), gateway.key("search")
@@ -225,6 +265,9 @@ class TestQuotas:
         assert error["code"] == "rate_limited"
         assert 0 < int(refused.headers["retry-after"]) <= 61
         assert refused.headers["x-salver-decision"] == error["decision"]
+        assert refused.headers["x-ratelimit-limit-tokens"] == "200"
+        assert refused.headers["x-ratelimit-remaining-tokens"] == str(200 - 11 * 17)
+        assert 0 < float(refused.headers["x-ratelimit-reset-tokens"].removesuffix("s")) <= 61
         assert (await ask(gateway, other)).status_code == 200
 
     async def test_what_the_backend_refused_costs_no_tokens(self, gateway: Gateway) -> None:
@@ -262,6 +305,40 @@ class TestQuotas:
         refused = await ask(gateway, key, stream=True)
         assert refused.status_code == 429
         assert refused.json()["error"]["rule"] == "tenants.requests_per_minute"
+        assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+
+    @pytest.mark.parametrize(
+        ("asked", "status", "rule"),
+        [
+            ({"max_tokens": 200}, 429, "tenants.tokens_per_minute"),
+            ({"max_tokens": 40, "n": 5}, 429, "tenants.tokens_per_minute"),
+            ({"max_tokens": 10**6}, 422, "envelope.max_output_tokens"),
+            ({"prompt": "a" * 20_000, "max_tokens": 1}, 413, "envelope.max_context_tokens"),
+        ],
+    )
+    async def test_what_bytes_decide_is_decided_before_tokenizing(
+        self,
+        gateway: Gateway,
+        monkeypatch: pytest.MonkeyPatch,
+        asked: dict[str, object],
+        status: int,
+        rule: str,
+    ) -> None:
+        def encode(*_: object, **__: object) -> list[int]:
+            raise AssertionError("it was tokenized")
+
+        monkeypatch.setattr(Tokenizer, "encode", encode)
+        monkeypatch.setattr(QuotaStore, "reserve", encode)
+        key = gateway.key("labs")
+        words = {"prompt": "a", **asked}
+        answer = await ask(gateway, key, **words)
+        assert (answer.status_code, answer.json()["error"]["rule"]) == (status, rule)
+        messages = [{"role": "user", "content": words.pop("prompt")}]
+        async with gateway.client(key) as client:
+            chat = await client.post(
+                "/v1/chat/completions", json={"model": "tiny", "messages": messages, **words}
+            )
+        assert (chat.status_code, chat.json()["error"]["rule"]) == (status, rule)
 
     async def test_two_hundred_at_once_over_two_gateways(
         self, begin: Begin, store_url: str

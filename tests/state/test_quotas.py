@@ -10,8 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from salver.contract import Decision
-from salver.flow.quota import LEASE_SECONDS, Quota
+from salver.flow.quota import LEASE_SECONDS, Denial, Quota
 from salver.state import Database, QuotaStore, Reservation, sqlite_url
 
 if TYPE_CHECKING:
@@ -32,8 +31,10 @@ def test_what_was_not_used_is_given_back(database: Database) -> None:
     store = QuotaStore(database, "assistant")
     first = reserve(store, "a", QUOTA, 80)
     refused = store.reserve("b", "search", QUOTA, 30)
-    assert isinstance(refused, Decision)
-    assert refused.rule == "tenants.max_tokens_in_flight"
+    assert isinstance(refused, Denial)
+    assert refused.decision.rule == "tenants.max_tokens_in_flight"
+    assert refused.standing.tokens is not None
+    assert refused.standing.tokens.remaining == QUOTA.tokens_per_minute - 80  # type: ignore[operator]
     store.settle(first, 20)
     store.settle(first, 0)  # a second time: nothing
     second = reserve(store, "c", QUOTA, 80)
@@ -49,7 +50,7 @@ def test_tenants_and_deployments_do_not_spend_each_others_quota(database: Databa
     assert isinstance(store.reserve("a", "search", full, 1), Reservation)
     assert isinstance(store.reserve("b", "labs", full, 1), Reservation)
     assert isinstance(other.reserve("c", "search", full, 1), Reservation)
-    assert isinstance(store.reserve("d", "search", full, 1), Decision)
+    assert isinstance(store.reserve("d", "search", full, 1), Denial)
 
 
 def test_a_crashed_gateways_calls_end_with_their_lease(database: Database, wall: "Wall") -> None:
@@ -59,7 +60,7 @@ def test_a_crashed_gateways_calls_end_with_their_lease(database: Database, wall:
     wall.now += LEASE_SECONDS - 1
     assert store.renew(lost)
     wall.now += LEASE_SECONDS - 1
-    assert isinstance(store.reserve("b", "search", quota, 10), Decision), "it was renewed"
+    assert isinstance(store.reserve("b", "search", quota, 10), Denial), "it was renewed"
     wall.now += 1
     assert isinstance(store.reserve("c", "search", quota, 10), Reservation)
     assert not store.renew(lost)
@@ -70,16 +71,16 @@ def test_two_hundred_at_once_over_two_gateways(open_database: Callable[[], Datab
     quota = Quota(tokens_per_minute=1000, requests_per_minute=150)
     gateways = [QuotaStore(open_database(), "assistant") for _ in range(2)]
 
-    def call(number: int) -> Reservation | Decision:
+    def call(number: int) -> Reservation | Denial:
         return gateways[number % 2].reserve(f"call-{number}", "search", quota, 10)
 
     with ThreadPoolExecutor(16) as pool:
         ends = list(pool.map(call, range(200)))
     admitted = [end for end in ends if isinstance(end, Reservation)]
-    refused = [end for end in ends if isinstance(end, Decision)]
+    refused = [end for end in ends if isinstance(end, Denial)]
     assert len(admitted) == 100, "all of the quota and nothing beyond it"
-    assert {end.rule for end in refused} == {"tenants.tokens_per_minute"}
-    assert all(end.value == 1010 for end in refused)
+    assert {end.decision.rule for end in refused} == {"tenants.tokens_per_minute"}
+    assert all(end.decision.value == 1010 for end in refused)
 
 
 def test_racing_calls_that_end_leave_nothing_behind(
@@ -91,7 +92,7 @@ def test_racing_calls_that_end_leave_nothing_behind(
     def call(number: int) -> bool:
         store = gateways[number % 2]
         reserved = store.reserve(f"call-{number}", "search", quota, 10)
-        if isinstance(reserved, Decision):
+        if isinstance(reserved, Denial):
             return False
         store.settle(reserved, 3)
         return True
@@ -126,8 +127,8 @@ class Spending(RuleBasedStateMachine):
         name = f"call-{self.calls}"
         end = self.store.reserve(name, "search", QUOTA, tokens)
         fits = self._fits(tokens)
-        if isinstance(end, Decision):
-            assert not fits, f"refused by {end.rule} although it fits"
+        if isinstance(end, Denial):
+            assert not fits, f"refused by {end.decision.rule} although it fits"
             return multiple()
         self.charged[name] = (self.now, tokens)
         self.in_flight[name] = (self.now + LEASE_SECONDS, tokens)

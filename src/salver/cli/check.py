@@ -88,16 +88,20 @@ def examine(file: Path) -> Report:
     return Report(file, deployment, (), declared_only(deployment), *_held(deployment))
 
 
-def _held(deployment: "Deployment") -> "tuple[Artifact | None, Fit, Outlook]":
-    """The release held against the machine, and the objectives against what it measured."""
+def _held(deployment: "Deployment") -> "tuple[Artifact | None, Fit, Outlook | None]":
+    """The release held against the machine, and the objectives against what it measured; nothing is
+    measured here of a release that other servers compute."""
     from salver.cli.fit import artifact_in_store, prove_fit
     from salver.cli.last_start import LastStart
     from salver.cli.machine import this_machine
     from salver.cli.outlook import foretell
+    from salver.contract import Engine
 
     release, machine = deployment.release, this_machine()
     artifact = artifact_in_store(release, store_root())
     fit = prove_fit(release, artifact.checkpoint if artifact else None, machine)
+    if release.runtime.engine is Engine.UPSTREAM:
+        return artifact, fit, None
     latency = LastStart(store_root(), release, machine, forced_isa()).latency()
     return artifact, fit, foretell(deployment.slo, release.envelope, fit.plan, latency)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from salver.cli.console import size
 from salver.cli.machine import Machine
-from salver.contract import Envelope, Release, Runtime
+from salver.contract import Engine, Envelope, Release, Runtime
 from salver.engine.memory import MemoryPlan, plan_memory
 from salver.engine.runners.choice import RunnerKind, native_is_built
-from salver.errors import DoesNotFit
+from salver.errors import ContractError, DoesNotFit
 from salver.models import Checkpoint, open_checkpoint
 from salver.registry import ArtifactStore, Digest
 
@@ -83,9 +83,13 @@ def artifact_in_store(release: Release, store_root: Path) -> Artifact | None:
 def prove_fit(release: Release, checkpoint: Checkpoint | None, machine: Machine) -> Fit:
     """Hold the model against the envelope and the envelope against the machine.
 
+    Of a release that other servers compute, only its tokenizer has to be here.
+
     Raises:
         UnsupportedModel: the runtime computes with 4-bit groups, and the model has none.
     """
+    if release.runtime.engine is Engine.UPSTREAM:
+        return Fit(None, unproven="" if checkpoint else "its tokenizer is not in the store")
     problems = machine_problems(release.envelope, machine)
     if checkpoint is None:
         return Fit(None, problems, "the artifact is not in the store, so its size is not known")
@@ -97,7 +101,15 @@ def prove_fit(release: Release, checkpoint: Checkpoint | None, machine: Machine)
 
 
 def runner_kind(runtime: Runtime) -> RunnerKind:
-    """The runner that a runtime, found available, asks for."""
+    """The runner that a runtime, found available, asks for.
+
+    Raises:
+        ContractError: other servers compute the release.
+    """
+    if runtime.engine is Engine.UPSTREAM:
+        raise ContractError(
+            "other servers compute this release: nothing of it runs on this machine"
+        )
     return RunnerKind(f"{runtime.engine}/{runtime.quantization}/{runtime.kv_cache}")
 
 

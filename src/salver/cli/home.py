@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from salver.errors import ContractError
+
 
 def salver_home() -> Path:
     """`$SALVER_HOME`, or `~/.cache/salver`. Not created here."""
@@ -31,6 +33,20 @@ def decisions_path() -> Path:
 def api_key() -> str | None:
     """`$SALVER_API_KEY`: the key that this command sends as a client."""
     return os.environ.get("SALVER_API_KEY") or None
+
+
+def bearer_in(variable: str) -> str:
+    """The key of another server, from the variable that the contract names.
+
+    Raises:
+        ContractError: it is not set.
+    """
+    key = os.environ.get(variable)
+    if not key:
+        raise ContractError(
+            f"the contract takes a server's key from ${variable}, which is not set here"
+        )
+    return key
 
 
 def forced_isa() -> str | None:

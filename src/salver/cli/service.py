@@ -5,19 +5,22 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from salver.cli.fit import Artifact, runner_kind
 from salver.cli.last_start import LastStart
 from salver.cli.machine import this_machine
+from salver.cli.upstreams import serving_pool, takes_messages, with_fallbacks
 from salver.clock import MonotonicClock
-from salver.contract import Deployment, Overload, Scheduling
+from salver.contract import Backend, Deployment, Engine, Overload, Scheduling
 from salver.flow import Share
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
 from salver.gateway import serve as serve_http
 from salver.gateway.service import Mode
 from salver.models import Model
 from salver.state import DecisionLog
+from salver.telemetry import Observer
 from salver.worker import Patience, ReadinessProbe, Supervisor, WorkerSpec
 
 PROBE_TEXT = "Hello"
@@ -67,20 +70,24 @@ class Service:
         """
         with listener, self._tenancy() as tenancy, closing(self._decision_log()) as decisions:
             async with (
-                self._worker() as (supervisor, model),
-                self._probe(supervisor, model) as probe,
+                self._computing(decisions.observe) as computing,
+                with_fallbacks(
+                    computing.backend, self._deployment, self._clock, decisions.observe
+                ) as backend,
+                self._probe(computing) as probe,
             ):
                 app = create_app(
                     self._served(),
                     self._limits(),
-                    backend=supervisor.backend,
-                    tokenizer=model.tokenizer,
-                    chat_template=model.chat_template,
+                    backend=backend,
+                    tokenizer=computing.model.tokenizer,
+                    chat_template=computing.model.chat_template,
                     ready=lambda: probe.ready(self._clock.now()),
                     tenancy=tenancy,
                     decisions=decisions,
                     clock=self._clock,
-                    worker_restarts=lambda: supervisor.restarts,
+                    worker_restarts=computing.restarts,
+                    keeps_messages=takes_messages(self._deployment),
                 )
                 async with _beside(on_ready()):
                     return await serve_http(app, listener)
@@ -108,7 +115,18 @@ class Service:
         )
 
     @asynccontextmanager
-    async def _worker(self) -> AsyncIterator[tuple[Supervisor, Model]]:
+    async def _computing(self, observe: Observer) -> AsyncIterator["_Computing"]:
+        """What the release is computed by: a worker of this machine, or other servers."""
+        if self._deployment.release.runtime.engine is not Engine.UPSTREAM:
+            async with self._worker() as computing:
+                yield computing
+            return
+        model = await asyncio.to_thread(self._artifact.model)
+        async with serving_pool(self._deployment, self._clock, observe) as pool:
+            yield _Computing(pool, model, lambda: 0)
+
+    @asynccontextmanager
+    async def _worker(self) -> AsyncIterator["_Computing"]:
         """A ready worker, and what this process needs of its model, made while the worker starts."""
         patience = Patience(wedge_after=self._deployment.probes.wedge_after)
         supervisor = Supervisor(self._worker_spec(), patience=patience, clock=self._clock)
@@ -117,7 +135,7 @@ class Service:
             ready = await supervisor.start()
             if ready.model.latency is not None:
                 self._last_start().keep(ready.model.latency)
-            yield supervisor, await opening
+            yield _Computing(supervisor.backend, await opening, lambda: supervisor.restarts)
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
@@ -127,11 +145,12 @@ class Service:
         return LastStart(self._store, self._deployment.release, this_machine(), self._isa)
 
     @asynccontextmanager
-    async def _probe(self, supervisor: Supervisor, model: Model) -> AsyncIterator[ReadinessProbe]:
+    async def _probe(self, computing: "_Computing") -> AsyncIterator[ReadinessProbe]:
         """The probe, after its first inference, and running on."""
-        prompt = model.tokenizer.encode(PROBE_TEXT, add_special_tokens=True, parse_special=False)
+        encode = computing.model.tokenizer.encode
+        prompt = encode(PROBE_TEXT, add_special_tokens=True, parse_special=False)
         probe = ReadinessProbe(
-            supervisor.backend, tuple(prompt), self._deployment.probes.interval, self._clock
+            computing.backend, tuple(prompt), self._deployment.probes.interval, self._clock
         )
         await probe.probe()
         async with _beside(probe.run()):
@@ -181,6 +200,15 @@ class Service:
             max_output_tokens=envelope.max_output_tokens,
             default_timeout_seconds=self._deployment.admission.default_timeout,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Computing:
+    """What computes the release, this process's side of the model, and how often it was restarted."""
+
+    backend: Backend
+    model: Model
+    restarts: Callable[[], int]
 
 
 @asynccontextmanager

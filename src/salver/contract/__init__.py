@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from salver.contract.loading import load_deployment
     from salver.contract.policy import (
         Admission,
-        FallbackStep,
         Gate,
         OnInconclusive,
         Overload,
@@ -38,10 +37,10 @@ if TYPE_CHECKING:
         StateAway,
         Telemetry,
         Tenant,
-        UpstreamBackend,
         WithoutState,
     )
     from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
+    from salver.contract.upstreams import FallbackStep, PromptForm, UpstreamBackend, Upstreams
 
 _LATER = {
     "Deployment": "deployment",
@@ -50,7 +49,6 @@ _LATER = {
     "unavailable": "enforcement",
     "load_deployment": "loading",
     "Admission": "policy",
-    "FallbackStep": "policy",
     "Gate": "policy",
     "OnInconclusive": "policy",
     "Overload": "policy",
@@ -62,7 +60,6 @@ _LATER = {
     "StateAway": "policy",
     "Telemetry": "policy",
     "Tenant": "policy",
-    "UpstreamBackend": "policy",
     "WithoutState": "policy",
     "Engine": "release",
     "Envelope": "release",
@@ -70,6 +67,10 @@ _LATER = {
     "Quantization": "release",
     "Release": "release",
     "Runtime": "release",
+    "FallbackStep": "upstreams",
+    "PromptForm": "upstreams",
+    "UpstreamBackend": "upstreams",
+    "Upstreams": "upstreams",
 }
 if not TYPE_CHECKING:
     __getattr__ = lazily(__name__, _LATER)
@@ -97,6 +98,7 @@ __all__ = [
     "Outcome",
     "Overload",
     "Probes",
+    "PromptForm",
     "Quantization",
     "Release",
     "Rollout",
@@ -116,6 +118,7 @@ __all__ = [
     "TokenLogprobs",
     "TrafficClass",
     "UpstreamBackend",
+    "Upstreams",
     "WithoutState",
     "declared_only",
     "load_deployment",

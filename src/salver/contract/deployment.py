@@ -10,7 +10,6 @@ from pydantic import Field
 
 from salver.contract.policy import (
     Admission,
-    FallbackStep,
     Name,
     Probes,
     Rollout,
@@ -18,10 +17,10 @@ from salver.contract.policy import (
     Telemetry,
     Tenant,
     Text,
-    UpstreamBackend,
 )
 from salver.contract.release import Release
 from salver.contract.section import Section
+from salver.contract.upstreams import FallbackStep, UpstreamBackend, Upstreams
 
 
 class Deployment(Section):
@@ -57,6 +56,14 @@ class Deployment(Section):
     )
     backends: Annotated[tuple[UpstreamBackend, ...], Field(max_length=64)] = Field(
         default=(), description="Other servers this deployment may use."
+    )
+    served_by: Annotated[tuple[Name, ...], Field(max_length=64)] = Field(
+        default=(),
+        description="With `engine: upstream`, the backends that are replicas of the release.",
+        examples=[["vllm-a", "vllm-b"]],
+    )
+    upstreams: Upstreams = Field(
+        default=Upstreams(), description="How other servers are treated when they fail."
     )
     telemetry: Telemetry = Field(
         default=Telemetry(), description="What is recorded beyond metrics."

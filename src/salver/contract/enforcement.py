@@ -51,6 +51,21 @@ ENFORCED = {
     "tenants.max_tokens_in_flight": "reserved before a request; beyond it 429",
     "probes.interval": "a probe inference runs that often; /ready rests on it",
     "probes.wedge_after": "a worker whose step takes longer is replaced",
+    "fallback.backend": "asked when what stands before it cannot take a request",
+    "fallback.static": "the answer when nothing before it can take a request",
+    "backends.name": "names the server in served_by, fallback, logs and Decisions",
+    "backends.openai": "where requests are sent",
+    "backends.model": "the model that it is asked for",
+    "backends.prompts": "what it is sent: token ids, or the conversation",
+    "backends.max_tokens_in_flight": "a request beyond it goes elsewhere, or is refused with 429",
+    "backends.bearer_variable": "read at the start; its value is sent as the bearer key",
+    "served_by": "the servers that compute the answers; none is started here",
+    "upstreams.retries": "a retry beyond it is not made",
+    "upstreams.hedging": "no request is sent twice at once",
+    "upstreams.breaker_failures": "opens the server's breaker",
+    "upstreams.breaker_wait": "no request goes out meanwhile",
+    "upstreams.connect_within": "a connection that takes longer has failed",
+    "upstreams.silent_after": "its requests are ended as lost, and count as failures",
 }
 """Field path -> how it is kept."""
 
@@ -60,8 +75,6 @@ NOT_YET = {
     "slo.availability": "Nothing is measured against it yet.",
     "probes.golden": "Probes check that the worker answers, not what it answers.",
     "rollout": "A new release replaces the old one at once, by a restart.",
-    "fallback": "A request that the release cannot serve is refused.",
-    "backends": "No other server is ever asked.",
     "telemetry.prompt_logging": "Prompts are never logged.",
     "telemetry.trace_sample": "No request is traced.",
 }

@@ -46,7 +46,8 @@ class GenerateRequest:
     """One accepted call: a prompt and `n` answers to it.
 
     `deadline` is an instant on the machine's monotonic clock (see `salver.clock`), or None.
-    `cache_salt` comes from the authenticated tenant, never from the caller (law 7).
+    `cache_salt` comes from the authenticated tenant, never from the caller (law 7). `messages` is the
+    conversation as JSON, for a backend that has a tokenizer of its own; empty where there is none.
     """
 
     id: str
@@ -56,6 +57,7 @@ class GenerateRequest:
     tenant: str = "default"
     cache_salt: str = ""
     deadline: float | None = None
+    messages: bytes = b""
     traffic_class: TrafficClass = TrafficClass.STANDARD
 
 
@@ -120,7 +122,7 @@ class TokenChunk:
     `text` is what became final with these tokens: it may lag behind `token_ids` while a UTF-8
     character is incomplete or a stop string may be starting, and never has to be taken back.
     `prompt_logprobs` arrives once, with the first chunk; its first entry is None, since nothing
-    precedes the first token.
+    precedes the first token. `unnamed_tokens` are those whose ids a backend does not tell.
     """
 
     request_id: str
@@ -130,3 +132,9 @@ class TokenChunk:
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs | None, ...] = ()
     finish: Finish | None = None
+    unnamed_tokens: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens it stands for."""
+        return len(self.token_ids) + self.unnamed_tokens

@@ -1,4 +1,4 @@
-"""How a release is served: objectives, admission, tenants, probes, rollout, fallback, telemetry.
+"""How a release is served: objectives, admission, tenants, probes, rollout, telemetry.
 
 None of it changes which tokens come out, so none of it is part of the release: model and policy
 change separately, and a regression has one suspect.
@@ -226,30 +226,6 @@ class Rollout(Section):
         description="What happens while the evidence proves neither.",
         examples=["hold"],
     )
-
-
-class FallbackStep(Section):
-    """One thing to try when the release cannot answer: another server or a fixed text."""
-
-    backend: Name | None = Field(
-        default=None, description="A server named under backends.", examples=["upstream-small"]
-    )
-    static: Text | None = Field(
-        default=None, description="A fixed answer.", examples=["Busy, please retry."]
-    )
-
-
-class UpstreamBackend(Section):
-    """Another server this deployment may use."""
-
-    name: Name = Field(description="The name used under fallback.", examples=["upstream-small"])
-    openai: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", max_length=1024)] = (
-        Field(
-            description="Base URL of its OpenAI-compatible API.",
-            examples=["http://127.0.0.1:8001/v1"],
-        )
-    )
-    model: Text = Field(description="The model to ask it for.", examples=["small"])
 
 
 class Telemetry(Section):

@@ -24,6 +24,7 @@ class Engine(StrEnum):
 
     NUMPY = "numpy"
     NATIVE = "native"
+    UPSTREAM = "upstream"  # other servers, named under `served_by`
 
 
 class Quantization(StrEnum):

@@ -131,7 +131,8 @@ _ALL = (
         "runtime.combination",
         "Quantization and KV cache type are ones that the engine has.",
         "numpy computes in f32 with an f32 cache; native has bf16, w8a16, w8a8 and q4 with a bf16 or "
-        "int8 cache, and bf16 with an f32 cache, where nothing but weights is rounded.",
+        "int8 cache, and bf16 with an f32 cache, where nothing but weights is rounded. With upstream, "
+        "any pair: it declares what the other servers run.",
     ),
     Rule(
         "runtime.engine_available",
@@ -175,6 +176,17 @@ _ALL = (
         "rollout.ends_at_all",
         "The last rollout step is 100%.",
         "A rollout that stops earlier would leave two releases forever.",
+    ),
+    Rule(
+        "served_by.backend_exists",
+        "A replica is declared under backends.",
+        "The name alone does not say where it is.",
+    ),
+    Rule(
+        "served_by.engine",
+        "`engine: upstream` and served_by go together.",
+        "A release is computed by this machine's worker or by other servers; both would leave it "
+        "unclear whose answer a caller gets.",
     ),
     Rule(
         "fallback.one_thing",

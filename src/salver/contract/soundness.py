@@ -21,6 +21,7 @@ RUNTIMES = {
         (Quantization.BF16, Quantization.W8A16, Quantization.W8A8, Quantization.Q4),
         (KvCache.BF16, KvCache.INT8, KvCache.F32),
     ),
+    Engine.UPSTREAM: (tuple(Quantization), tuple(KvCache)),
 }
 """For each engine, the quantizations and the KV cache types it knows; any pair of them goes, but for
 the f32 cache of the native core, which is part of its exact mode."""
@@ -84,6 +85,8 @@ def _kv_cache_of_engine(deployment: Deployment) -> Iterator[Finding]:
     if runtime.kv_cache not in known:
         fix = f"with engine {runtime.engine} write {' or '.join(known)}"
         yield Finding(("release", "runtime", "kv_cache"), "runtime.combination", fix)
+    elif runtime.engine is Engine.UPSTREAM:
+        return
     elif runtime.kv_cache is KvCache.F32 and runtime.quantization not in _EXACT:
         fix = f"with quantization {runtime.quantization} write bf16 or int8"
         yield Finding(("release", "runtime", "kv_cache"), "runtime.combination", fix)
@@ -107,6 +110,27 @@ def _backends_differ(deployment: Deployment) -> Iterator[Finding]:
     names = (getattr(backend, "name", None) for backend in deployment.backends)
     for index in _repeats(names):
         yield Finding(("backends", index, "name"), "names.unique", "give each backend its own name")
+
+
+def _replicas_exist(deployment: Deployment) -> Iterator[Finding]:
+    known = [backend.name for backend in deployment.backends]
+    for index, name in enumerate(deployment.served_by):
+        if name not in known:
+            choice = f"name one of {', '.join(known)}, or add it" if known else "add it"
+            fix = f"{choice} under backends"
+            yield Finding(("served_by", index), "served_by.backend_exists", fix)
+    for index in _repeats(deployment.served_by):
+        yield Finding(("served_by", index), "names.unique", "name each replica once")
+
+
+def _replicas_are_of_an_upstream(deployment: Deployment) -> Iterator[Finding]:
+    upstream = deployment.release.runtime.engine is Engine.UPSTREAM
+    if upstream and not deployment.served_by:
+        fix = "list the backends that serve the release under served_by"
+        yield Finding(("release", "runtime", "engine"), "served_by.engine", fix)
+    if deployment.served_by and not upstream:
+        fix = "with served_by write `engine: upstream`, or leave served_by out"
+        yield Finding(("served_by",), "served_by.engine", fix)
 
 
 def _steps_rise(deployment: Deployment) -> Iterator[Finding]:
@@ -161,6 +185,8 @@ CHECKS: tuple[Check, ...] = (
     _first_token_within_answer,
     _tenants_differ,
     _backends_differ,
+    _replicas_exist,
+    _replicas_are_of_an_upstream,
     _steps_rise,
     _fallback_is_one_thing,
     _fallback_exists,

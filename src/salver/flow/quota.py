@@ -71,6 +71,14 @@ class Standing:
     tokens: Allowance | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A request that would break a bound, and how its tenant stands without it."""
+
+    decision: Decision
+    standing: Standing
+
+
 def oldest_second(now: float) -> int:
     """The first second that still counts at `now`."""
     return floor(now) - WINDOW_SECONDS

@@ -60,6 +60,7 @@ def create_app(
     clock: Clock | None = None,
     worker_restarts: Callable[[], int] = lambda: 0,
     entropy: random.Random | None = None,
+    keeps_messages: bool = False,
 ) -> FastAPI:
     """The HTTP edge of one service, as an ASGI application.
 
@@ -75,6 +76,7 @@ def create_app(
         clock: the clock that the backend's deadlines are on; the machine's by default.
         worker_restarts: how often a worker was restarted; asked at each scrape.
         entropy: where ids and seeds come from; the system's by default. Seed it to repeat a run.
+        keeps_messages: whether a backend takes conversations instead of token ids.
     """
     clock, ids = clock or MonotonicClock(), Ids(entropy)
     exporter = PrometheusExporter(
@@ -93,10 +95,11 @@ def create_app(
         tokenizer=tokenizer,
         prompts=Prompts(tokenizer, chat_template, limits),
         calls=Calls(backend, quotas, clock=clock, ids=ids, observe=observe),
-        refusals=Refusals(observe),
+        refusals=Refusals(observe, ids, clock),
         shapes=LogprobShapes(tokenizer),
         ids=ids,
         clock=clock,
+        keeps_messages=keeps_messages,
     )
     app = _routed(desk, OperationEndpoints(desk, ready, exporter))
     _put_edge_before(app, desk, tenancy.door(clock) if tenancy else OpenDoor())

@@ -67,6 +67,14 @@ class Calls:
         self._ids = ids
         self._observe = observe
 
+    def check_alone(self, arrival: Arrival, tokens: int) -> None:
+        """Refuses what is over its tenant's quota by itself, before any work is spent on it.
+
+        Raises:
+            Refused: a call of at least so many tokens can never be admitted.
+        """
+        self._quotas.check_alone(arrival.request_id, arrival.caller.tenant, tokens)
+
     async def run(self, call: Call, deliver: Deliver) -> Usage:
         """Deliver every chunk of every request as (index into `requests`, chunk).
 
@@ -180,8 +188,8 @@ class _Tally:
         return min((finish.cached_tokens for finish in self._finishes), default=0)
 
     def add(self, chunk: TokenChunk, now: float) -> None:
-        self.output_tokens += len(chunk.token_ids)
-        self._stopwatch.tokens(chunk.choice, len(chunk.token_ids), now)
+        self.output_tokens += chunk.num_tokens
+        self._stopwatch.tokens(chunk.choice, chunk.num_tokens, now)
         if chunk.finish is not None:
             self._finishes.append(chunk.finish)
 

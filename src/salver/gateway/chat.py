@@ -1,5 +1,6 @@
 """POST /v1/chat/completions."""
 
+import msgspec
 from fastapi import Request
 from fastapi.responses import Response
 
@@ -10,7 +11,7 @@ from salver.gateway.calls import Call
 from salver.gateway.chunks import EventFrame, json_text
 from salver.gateway.desk import Desk, ended, finish_word
 from salver.gateway.logprobs import LogprobShapes
-from salver.gateway.sampling import check_options, resolve_max_tokens, sampling_params
+from salver.gateway.sampling import Asked, check_options, resolve_max_tokens, sampling_params
 from salver.gateway.sse import EventStream, Write
 from salver.gateway.wire.chat import (
     AnswerMessage,
@@ -44,32 +45,31 @@ class ChatEndpoint:
         n = check_options(body, 1, desk.limits)
         _check_chat_options(body)
         desk.check_ready()
+        asked = _asked(body)
         prompt = await desk.prompts.chat(
             body.messages,
             body.tools or (),
             add_generation_prompt=body.add_generation_prompt is not False,
             add_special_tokens=bool(body.add_special_tokens),
-            admit=desk.admit(arrival),
+            admit=desk.admit(arrival, choices=n, asked=asked),
         )
         params = sampling_params(
             body,
-            max_tokens=self._max_tokens(body, len(prompt)),
+            max_tokens=resolve_max_tokens(
+                asked, default=None, prompt_tokens=len(prompt), limits=desk.limits
+            ),
             seed=desk.ids.seed(),
             vocab_size=desk.tokenizer.vocab_size,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             prompt_logprobs=body.prompt_logprobs,
         )
-        return desk.call("chat", call_id, arrival, [(prompt, params)], n)
+        return desk.call("chat", call_id, arrival, [(prompt, params)], n, self._messages(body))
 
-    def _max_tokens(self, body: ChatCompletionRequest, prompt_tokens: int) -> int:
-        new, old = body.max_completion_tokens, body.max_tokens
-        return resolve_max_tokens(
-            old if new is None else new,
-            default=None,
-            prompt_tokens=prompt_tokens,
-            limits=self._desk.limits,
-            param="max_tokens" if new is None else "max_completion_tokens",
-        )
+    def _messages(self, body: ChatCompletionRequest) -> bytes:
+        """The conversation as JSON for whoever tokenizes it anew; none where tools belong to it."""
+        if not self._desk.keeps_messages or body.tools:
+            return b""
+        return msgspec.json.encode([each.model_dump(exclude_none=True) for each in body.messages])
 
     def _stream(
         self, call_id: str, call: Call, body: ChatCompletionRequest, arrival: Arrival
@@ -163,6 +163,12 @@ class _ChatEvents:
             return self._frame.choice(chunk.choice, delta)
         logprobs = self._shapes.chat(chunk.logprobs).model_dump_json().encode()
         return self._frame.choice(chunk.choice, delta, logprobs=logprobs)
+
+
+def _asked(body: ChatCompletionRequest) -> Asked | None:
+    if body.max_completion_tokens is not None:
+        return Asked(body.max_completion_tokens, "max_completion_tokens")
+    return Asked.of(body.max_tokens, "max_tokens")
 
 
 def _check_chat_options(body: ChatCompletionRequest) -> None:

@@ -13,7 +13,7 @@ from salver.gateway.chunks import EventFrame, json_text
 from salver.gateway.desk import Desk, ended, finish_word
 from salver.gateway.logprobs import LogprobShapes, TextOffsets
 from salver.gateway.prompts import EncodedPrompt
-from salver.gateway.sampling import check_options, resolve_max_tokens, sampling_params
+from salver.gateway.sampling import Asked, check_options, resolve_max_tokens, sampling_params
 from salver.gateway.sse import EventStream, Write
 from salver.gateway.wire.completion import (
     Completion,
@@ -39,7 +39,7 @@ class CompletionEndpoint:
         wanted = _prompts_of(body)
         n = check_options(body, len(wanted), desk.limits)
         desk.check_ready()
-        prompts = [await self._read(wanted, i, body, arrival) for i in range(len(wanted))]
+        prompts = [await self._read(wanted, i, body, arrival, n) for i in range(len(wanted))]
         call_id = desk.ids.call("cmpl")
         call = self._call(call_id, arrival, body, prompts, n)
         choices = _Choices(prompts, n, desk.shapes, body)
@@ -54,12 +54,13 @@ class CompletionEndpoint:
         index: int,
         body: CompletionRequest,
         arrival: Arrival,
+        n: int,
     ) -> EncodedPrompt:
         return await self._desk.prompts.read(
             wanted[index],
             add_special_tokens=body.add_special_tokens is not False,
             param="prompt" if len(wanted) == 1 else f"prompt[{index}]",
-            admit=self._desk.admit(arrival),
+            admit=self._desk.admit(arrival, choices=n, asked=_asked(body)),
         )
 
     def _call(
@@ -76,11 +77,10 @@ class CompletionEndpoint:
     def _params(self, body: CompletionRequest, prompt: EncodedPrompt) -> SamplingParams:
         desk = self._desk
         max_tokens = resolve_max_tokens(
-            body.max_tokens,
+            _asked(body),
             default=DEFAULT_MAX_TOKENS,
             prompt_tokens=len(prompt.token_ids),
             limits=desk.limits,
-            param="max_tokens",
         )
         echoed = body.logprobs if body.echo else None
         wanted = [k for k in (echoed, body.prompt_logprobs) if k is not None]
@@ -223,6 +223,10 @@ class _Choice:
 
     def _logprobs(self, tokens: Sequence[TokenLogprobs | int]) -> CompletionLogprobs:
         return self._shapes.completion(tokens, self._offsets)
+
+
+def _asked(body: CompletionRequest) -> Asked | None:
+    return Asked.of(body.max_tokens, "max_tokens")
 
 
 def _prompts_of(body: CompletionRequest) -> Sequence[str | Sequence[int]]:

@@ -15,6 +15,7 @@ from salver.gateway.errors import Refusals
 from salver.gateway.ids import Ids
 from salver.gateway.logprobs import LogprobShapes
 from salver.gateway.prompts import Admit, Prompts
+from salver.gateway.sampling import Asked
 from salver.gateway.service import Limits, Served
 from salver.gateway.wire.fields import FinishWord
 from salver.gateway.wire.sampling import SamplingFields
@@ -35,6 +36,7 @@ class Desk:
     shapes: LogprobShapes
     ids: Ids
     clock: Clock
+    keeps_messages: bool = False  # for backends that have a tokenizer of their own
     wall: Callable[[], float] = time.time
 
     def created(self) -> int:
@@ -57,14 +59,21 @@ class Desk:
         if not self.backend.ready:
             raise BackendUnavailable("the backend is not ready", rule="backend.ready")
 
-    def admit(self, arrival: Arrival, *, output: int = 1, choices: int = 1) -> Admit:
-        """Refuses a prompt of at least so many tokens whose answer cannot be there in time.
+    def admit(
+        self, arrival: Arrival, *, output: int = 1, choices: int = 1, asked: Asked | None = None
+    ) -> Admit:
+        """Refuses a prompt of at least so many tokens that leaves no room for what is `asked`, is over
+        its tenant's quota by itself, or whose answer cannot be there in time.
 
         It knows the backend's load after its latest step, and looks up no prefix hits: the backend
         does, and decides again.
         """
 
         def check(prompt_tokens: int) -> None:
+            if asked is not None:
+                asked.check(prompt_tokens, self.limits)
+            most = asked.tokens if asked else output
+            self.calls.check_alone(arrival, prompt_tokens + choices * most)
             load = self.backend.load()
             refusal = unreachable(
                 arrival.request_id,
@@ -89,8 +98,9 @@ class Desk:
         arrival: Arrival,
         work: Sequence[tuple[tuple[int, ...], SamplingParams]],
         n: int,
+        messages: bytes = b"",
     ) -> Call:
-        """A Call of `n` choices for each (prompt, params).
+        """A Call of `n` choices for each (prompt, params); `messages` as JSON, if kept.
 
         Raises:
             Refused: one of them could not be answered in time.
@@ -106,6 +116,7 @@ class Desk:
                 tenant=arrival.caller.tenant,
                 cache_salt=arrival.caller.cache_salt,
                 deadline=arrival.deadline,
+                messages=messages,
                 traffic_class=arrival.traffic_class,
             )
             for index, (prompt, params) in enumerate(work)

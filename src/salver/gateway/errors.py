@@ -13,7 +13,7 @@ insides: an unexpected exception is told by its request id alone.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import msgspec
@@ -21,6 +21,7 @@ from pydantic import JsonValue
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from salver.clock import Clock
 from salver.contract import Action, Cause, Decision
 from salver.errors import (
     BackendError,
@@ -37,12 +38,16 @@ from salver.errors import (
     UnknownModel,
     UnsupportedField,
 )
+from salver.gateway.ids import Ids
+from salver.gateway.trickle import Trickle
 from salver.gateway.wire.errors import ErrorBody, ErrorDetail
 from salver.telemetry import Decided, Observer, RequestRefused
 
 logger = logging.getLogger("salver.gateway")
 
 MAX_VALUE_CHARS = 64
+DECISION_HEADER = "x-salver-decision"
+KEYLESS_DECISIONS_PER_SECOND, KEYLESS_DECISIONS_AT_ONCE = 10.0, 100
 RETRY_AFTER_LOST_SECONDS = 1.0  # a lost worker is restarted with backoff; the first try is soonest
 
 _BY_ERROR: tuple[tuple[type[SalverError], int, str], ...] = (
@@ -81,6 +86,11 @@ class Refusal:
     detail: ErrorDetail
     headers: tuple[tuple[str, str], ...] = ()
 
+    def decided(self, decision_id: str) -> "Refusal":
+        """The same, with the id of its Decision."""
+        detail = self.detail.model_copy(update={"decision": decision_id})
+        return replace(self, detail=detail, headers=(*self.headers, (DECISION_HEADER, decision_id)))
+
     def body(self) -> bytes:
         return msgspec.json.encode(ErrorBody(error=self.detail).model_dump())
 
@@ -89,16 +99,47 @@ class Refusal:
 
 
 class Refusals:
-    """Turns errors into answers, counts them, and hands on the Decision of each that has one."""
+    """Turns errors into answers, counts them, and hands on the Decision of each that has one.
 
-    def __init__(self, observe: Observer) -> None:
+    Those for want of a valid key have one too, but no more than a few a second: whoever has no key
+    must not be able to fill the bounded log of decisions.
+    """
+
+    def __init__(self, observe: Observer, ids: Ids, clock: Clock) -> None:
         self._observe = observe
+        self._ids = ids
+        self._keyless = Trickle(KEYLESS_DECISIONS_PER_SECOND, KEYLESS_DECISIONS_AT_ONCE, clock)
 
     def of(self, error: SalverError, request_id: str, tenant: str) -> Refusal:
         """How a deliberate error is told to the caller; `tenant` is empty while unknown."""
-        if isinstance(error, Refused):
-            self._observe(Decided(error.decision, tenant, request_id))
-        return self.counted(refusal_of(error, request_id), tenant)
+        refusal = refusal_of(error, request_id)
+        if (decision := self._decision(error)) is not None:
+            self._observe(Decided(decision, tenant, request_id))
+            refusal = refusal if isinstance(error, Refused) else refusal.decided(decision.id)
+        return self.counted(refusal, tenant)
+
+    def _decision(self, error: SalverError) -> Decision | None:
+        match error:
+            case Refused():
+                return error.decision
+            case Forbidden():
+                return self._turned_away(error)
+            case Unauthenticated():
+                return self._turned_away(error) if self._keyless.takes_one() else None
+            case _:
+                return None
+
+    def _turned_away(self, error: SalverError) -> Decision:
+        """No key, or none that would do: 0 of 1."""
+        return Decision(
+            id=self._ids.call("dec"),
+            rule=error.rule,
+            value=0,
+            limit=1,
+            action=Action.REFUSE,
+            cause=Cause.CALLER,
+            reason=error.problem,
+        )
 
     def counted(self, refusal: Refusal, tenant: str) -> Refusal:
         """The refusal, counted; a failed or expired answer is an Outcome and not counted here."""
@@ -173,12 +214,11 @@ def _of_decision(decision: Decision) -> Refusal:
         rule=decision.rule,
         value=decision.value,
         limit=decision.limit,
-        decision=decision.id,
     )
-    headers = [("x-salver-decision", decision.id)]
-    if decision.retry_after is not None and decision.action is not Action.EXPIRE:
-        headers.append(("retry-after", _whole_seconds(decision.retry_after)))
-    return Refusal(status, detail, tuple(headers))
+    headers: tuple[tuple[str, str], ...] = ()
+    if decision.retry_after is not None and decision.action in (Action.REFUSE, Action.SHED):
+        headers = (("retry-after", _whole_seconds(decision.retry_after)),)
+    return Refusal(status, detail, headers).decided(decision.id)
 
 
 def _of_error(error: SalverError, status: int, code: str) -> Refusal:

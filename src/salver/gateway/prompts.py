@@ -126,9 +126,11 @@ class Prompts:
 
     def check_bytes(self, size: int, param: str, admit: Admit | None = None) -> None:
         """Raises TooLarge when a text of `size` bytes cannot fit the context, however tokenized, and
-        whatever `admit` raises for as few tokens as it can have."""
+        whatever `admit` raises for as few tokens as it can have. What is to be admitted must leave
+        room for an answer."""
         at_least = -(-size // self._tokenizer.max_token_bytes)
-        if at_least > self._limits.max_context_tokens:
+        room_for_answer = 0 if admit is None else 1
+        if at_least + room_for_answer > self._limits.max_context_tokens:
             raise self._too_large(at_least, param, f"of {size} bytes is at least")
         if admit is not None:
             admit(at_least)

@@ -1,5 +1,6 @@
 """From request fields to SamplingParams: defaults filled in, bounds that need the model checked."""
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 from salver.contract import SamplingParams
@@ -59,8 +60,46 @@ def sampling_params(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How many tokens a caller asks for each choice, in the field `param`."""
+
+    tokens: int
+    param: str
+
+    @classmethod
+    def of(cls, value: int | None, param: str) -> "Asked | None":
+        """None where the caller leaves it open."""
+        return None if value is None else cls(value, param)
+
+    def check(self, prompt_tokens: int, limits: Limits) -> None:
+        """Holds it against the envelope, beside a prompt of at least so many tokens.
+
+        Raises:
+            InvalidValue: more than the envelope's output bound, or than the context has room for.
+        """
+        if self.tokens > limits.max_output_tokens:
+            raise InvalidValue(
+                f"{self.param}: over this deployment's bound on output",
+                param=self.param,
+                rule="envelope.max_output_tokens",
+                value=self.tokens,
+                limit=limits.max_output_tokens,
+            )
+        room = limits.max_context_tokens - prompt_tokens
+        if self.tokens > room:
+            raise InvalidValue(
+                f"{self.param}: beside a prompt of {prompt_tokens} tokens or more, the context has "
+                f"room for {room}",
+                param=self.param,
+                rule="envelope.max_context_tokens",
+                value=prompt_tokens + self.tokens,
+                limit=limits.max_context_tokens,
+            )
+
+
 def resolve_max_tokens(
-    asked: int | None, *, default: int | None, prompt_tokens: int, limits: Limits, param: str
+    asked: Asked | None, *, default: int | None, prompt_tokens: int, limits: Limits
 ) -> int:
     """How many tokens a request may generate.
 
@@ -69,26 +108,11 @@ def resolve_max_tokens(
     Raises:
         InvalidValue: more than the envelope's output bound, or than the context has room for.
     """
-    room = limits.max_context_tokens - prompt_tokens
     if asked is None:
+        room = limits.max_context_tokens - prompt_tokens
         return min(room, limits.max_output_tokens, default or room)
-    if asked > limits.max_output_tokens:
-        raise InvalidValue(
-            f"{param}: over this deployment's bound on output",
-            param=param,
-            rule="envelope.max_output_tokens",
-            value=asked,
-            limit=limits.max_output_tokens,
-        )
-    if asked > room:
-        raise InvalidValue(
-            f"{param}: with a prompt of {prompt_tokens} tokens only {room} are left of the context",
-            param=param,
-            rule="envelope.max_context_tokens",
-            value=prompt_tokens + asked,
-            limit=limits.max_context_tokens,
-        )
-    return asked
+    asked.check(prompt_tokens, limits)
+    return asked.tokens
 
 
 def check_options(fields: SamplingFields, prompts: int, limits: Limits) -> int:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, insert, select, text, update
 
-from salver.contract import Decision
 from salver.flow.quota import (
     LEASE_SECONDS,
+    Denial,
     Quota,
     Spent,
     Standing,
@@ -48,9 +48,7 @@ class QuotaStore:
         self._database = database
         self._deployment = deployment
 
-    def reserve(
-        self, call_id: str, tenant: str, quota: Quota, tokens: int
-    ) -> Reservation | Decision:
+    def reserve(self, call_id: str, tenant: str, quota: Quota, tokens: int) -> Reservation | Denial:
         """Charge a call with the most it can use, or say which bound it would break."""
         account = f"{self._deployment}/{tenant}"
         with self._database.writing() as connection:
@@ -60,7 +58,7 @@ class QuotaStore:
             use = _use(connection, account)
             refused = refusal(f"dec-{call_id}", quota, use, tokens, now)
             if refused is not None:
-                return refused
+                return Denial(refused, standing(quota, use, now))
             second = int(now)
             _charge(connection, account, second, tokens)
             connection.execute(

@@ -15,6 +15,8 @@ from salver.clock import Clock
 from salver.contract import Backend, GenerateRequest, Outcome, SamplingParams, TrafficClass
 from salver.errors import BackendLost, SalverError
 
+_MESSAGES = b'[{"role":"user","content":"Hello"}]'  # for a backend that takes no token ids
+
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +73,7 @@ class ReadinessProbe:
         tokens = 0
         async with aclosing(self._backend.generate(self._request())) as chunks:
             async for chunk in chunks:
-                tokens += len(chunk.token_ids)
+                tokens += chunk.num_tokens
                 if chunk.finish and chunk.finish.outcome is not Outcome.FINISHED:
                     raise BackendLost(f"the probe's inference {chunk.finish.outcome}")
         if not tokens:
@@ -84,6 +86,7 @@ class ReadinessProbe:
             sampling=SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True),
             tenant="salver-probe",
             cache_salt="salver-probe",
+            messages=_MESSAGES,
             traffic_class=TrafficClass.CRITICAL,
         )
 

@@ -11,9 +11,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from salver.contract import Decision, StateAway, WithoutState
+from salver.contract import StateAway, WithoutState
 from salver.errors import Refused, StateUnavailable
-from salver.flow.quota import LEASE_SECONDS, Allowance, Quota, Standing
+from salver.flow.quota import LEASE_SECONDS, Allowance, Denial, Quota, Standing, Use, refusal
 from salver.gateway.tenancy.store_threads import StoreThreads
 from salver.telemetry import Observer, QuotaUnchecked
 
@@ -39,7 +39,8 @@ class Quotas(Protocol):
     def hold(
         self, charge: Charge, tell: Callable[[Standing], None]
     ) -> AbstractAsyncContextManager[None]:
-        """Admits the body, and settles after it; `tell` hears how the tenant then stands.
+        """Admits the body, and settles after it; `tell` hears how the tenant then stands, admitted or
+        not.
 
         Raises:
             Refused: over a bound.
@@ -47,9 +48,20 @@ class Quotas(Protocol):
         """
         ...
 
+    def check_alone(self, call_id: str, tenant: str, tokens: int) -> None:
+        """Refuses what is over a bound by itself, whatever was used before. Looks nothing up.
+
+        Raises:
+            Refused: a call of so many tokens can never be admitted.
+        """
+        ...
+
 
 class NoQuotas:
     """Nobody has a bound."""
+
+    def check_alone(self, call_id: str, tenant: str, tokens: int) -> None:
+        pass
 
     @asynccontextmanager
     async def hold(self, charge: Charge, tell: Callable[[Standing], None]) -> AsyncIterator[None]:
@@ -73,25 +85,32 @@ class StoredQuotas:
         self._away = away
         self._observe = observe
 
+    def check_alone(self, call_id: str, tenant: str, tokens: int) -> None:
+        refused = refusal(f"dec-{call_id}", self._quotas[tenant], Use(), tokens, now=0.0)
+        if refused is not None:
+            raise Refused(refused)
+
     @asynccontextmanager
     async def hold(self, charge: Charge, tell: Callable[[Standing], None]) -> AsyncIterator[None]:
         quota = self._quotas[charge.tenant]
-        reservation = await self._reserve(charge, quota) if quota.limiters else None
-        if reservation is None:
+        reserved = await self._reserve(charge, quota) if quota.limiters else None
+        if reserved is None:
             yield
             return
-        tell(reservation.standing)
-        renewing = asyncio.create_task(self._renew(reservation))
+        tell(reserved.standing)
+        if isinstance(reserved, Denial):
+            raise Refused(reserved.decision)
+        renewing = asyncio.create_task(self._renew(reserved))
         try:
             yield
         finally:
             renewing.cancel()
-            self._settle(reservation, charge.used)
+            self._settle(reserved, charge.used)
 
-    async def _reserve(self, charge: Charge, quota: Quota) -> "Reservation | None":
+    async def _reserve(self, charge: Charge, quota: Quota) -> "Reservation | Denial | None":
         """None where the store is away and every limiter of the tenant fails open."""
         try:
-            reserved = await self._threads.run(
+            return await self._threads.run(
                 lambda: self._store.reserve(charge.call_id, charge.tenant, quota, charge.most),
                 undo=self._give_back,
             )
@@ -99,9 +118,6 @@ class StoredQuotas:
             self._check_open(quota, error)
             self._observe(QuotaUnchecked(charge.tenant))
             return None
-        if isinstance(reserved, Decision):
-            raise Refused(reserved)
-        return reserved
 
     def _check_open(self, quota: Quota, error: StateUnavailable) -> None:
         for name in quota.limiters:
@@ -112,8 +128,8 @@ class StoredQuotas:
                     value=WithoutState.FAIL_CLOSED.value,
                 ) from error
 
-    def _give_back(self, reserved: "Reservation | Decision") -> None:
-        if not isinstance(reserved, Decision):
+    def _give_back(self, reserved: "Reservation | Denial") -> None:
+        if not isinstance(reserved, Denial):
             self._settle(reserved, 0)
 
     def _settle(self, reservation: "Reservation", used: int) -> None:

@@ -218,6 +218,8 @@ class _Levels(Collector):
         yield _counter("vllm:prefix_cache_hits", "Tokens found.", model, load.prefix_cache_hits)
         yield _gauge("salver_ready", "1 while new requests are taken.", own, ready)
         yield _gauge("salver_tokens_waiting", "Prompt tokens waiting.", own, load.tokens_waiting)
+        pool = load.kv_blocks_total * load.kv_block_tokens
+        yield _gauge("salver_kv_pool_tokens", "Tokens that the KV pool holds.", own, pool)
         yield _gauge("salver_kv_blocks_cached", "Blocks kept for hits.", own, load.kv_blocks_cached)
         yield _counter("salver_engine_steps", "Engine steps.", own, load.steps)
         for name, text, seconds in _step_seconds(load):

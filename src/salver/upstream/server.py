@@ -1,0 +1,220 @@
+"""One OpenAI-compatible server as a `contract.Backend`, without policy: a call succeeds or tells why.
+
+The call's deadline goes out as `Request-Timeout-Ms`, and is kept here as well: at the deadline, or
+when the caller closes the generator, the connection is closed, by which every server that watches
+its clients stops the work. One timer per call does it, so that a chunk costs no timer.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from enum import StrEnum
+
+import aiohttp
+
+from salver.clock import Clock
+from salver.contract import GenerateRequest, LoadSnapshot, TokenChunk
+from salver.errors import BackendLost, BackendUnavailable
+from salver.upstream.address import Address
+from salver.upstream.answer import Answer, EventLines
+from salver.upstream.asking import body_of
+from salver.upstream.facts import Facts, facts_in
+from salver.upstream.refusing import expired, hangs, refusal_of
+
+KEEP_ALIVE_SECONDS = 4.0  # servers on uvicorn close an idle connection after 5
+MAX_ERROR_BYTES = 64 * 1024
+MAX_METRICS_BYTES = 4 * 2**20
+_LOST = (aiohttp.ClientError, OSError)
+
+
+class Why(StrEnum):
+    """Why a call was ended from this side."""
+
+    DEADLINE = "deadline"
+    SILENCE = "silence"
+
+
+class UpstreamServer:
+    """Asks one server. Open from `start` to `close`; `facts` are as of the last look at its metrics."""
+
+    def __init__(self, address: Address, clock: Clock, *, connect_within: float) -> None:
+        self.address = address
+        self.facts = Facts()
+        self.heard = clock.now()  # the last byte, or the first call after an idle time
+        self._clock = clock
+        self._connect_within = connect_within
+        self._session: aiohttp.ClientSession | None = None
+        self._calls: set[_Call] = set()
+
+    @property
+    def name(self) -> str:
+        return self.address.name
+
+    @property
+    def ready(self) -> bool:
+        return self._session is not None
+
+    async def start(self) -> None:
+        """Open the pool of connections, unless it is open; none is made yet."""
+        if self._session is not None:
+            return
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_within)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, headers=self.address.headers
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def load(self) -> LoadSnapshot:
+        """As its metrics last told."""
+        facts = self.facts
+        return LoadSnapshot(requests_waiting=facts.waiting, requests_running=facts.running)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
+        """See `contract.Backend.generate`.
+
+        Raises:
+            RequestError: the server refuses the request as it is.
+            Refused: it is busy, or the deadline passed.
+            BackendUnavailable: it cannot be reached or failed; before the first chunk.
+            BackendLost: the stream broke.
+        """
+        body = body_of(request, self.address, salted=self.facts.salts_caches)
+        answer, lines, begun = Answer(request, self._clock), EventLines(), False
+        with self._calling(request) as call:
+            try:
+                response = await self._post(call, request, body)
+                async for data in response.content.iter_any():
+                    self.heard = self._clock.now()
+                    for payload in lines.feed(data):
+                        for chunk in answer.chunks(payload):
+                            begun = True
+                            yield chunk
+            except _LOST as error:
+                if not answer.over:
+                    raise self._lost(call, request, error, begun=begun) from error
+            if not answer.over:
+                raise self._lost(call, request, EOFError("it ended early"), begun=begun)
+
+    async def look(self) -> None:
+        """Read its metrics; a server without any keeps the facts it has."""
+        if self._session is None:
+            return
+        try:
+            async with asyncio.timeout(self._connect_within):
+                async with self._session.get(self.address.metrics_url) as response:
+                    text = await _at_most(MAX_METRICS_BYTES, response)
+                    if response.status == 200:
+                        self.facts = facts_in(text.decode("utf-8", "replace"))
+        except (*_LOST, TimeoutError):
+            return
+
+    def end_if_silent(self, seconds: float) -> None:
+        """End the calls in flight if for so long no byte came, though some wait."""
+        if self._calls and self._clock.now() - self.heard >= seconds:
+            for call in tuple(self._calls):
+                call.end(Why.SILENCE)
+
+    @contextmanager
+    def _calling(self, request: GenerateRequest) -> "Iterator[_Call]":
+        if not self._calls:
+            self.heard = self._clock.now()
+        left = None if request.deadline is None else request.deadline - self._clock.now()
+        call = _Call(left)
+        self._calls.add(call)
+        try:
+            yield call
+        finally:
+            self._calls.discard(call)
+            call.close()
+
+    async def _post(
+        self, call: "_Call", request: GenerateRequest, body: bytes
+    ) -> aiohttp.ClientResponse:
+        """The response, its status seen to be good."""
+        if self._session is None:
+            raise BackendUnavailable(f"the upstream {self.name!r} is closed", rule="upstream.open")
+        headers = {"x-request-id": request.id}
+        if call.left is not None:
+            headers["request-timeout-ms"] = str(max(1, round(call.left * 1000)))
+        try:
+            async with call.waiting_for_head():
+                response = await self._session.post(
+                    self.address.completions_url, data=body, headers=headers
+                )
+                call.response = response
+                self.heard = self._clock.now()
+                if response.status == 200 and response.content_type == "text/event-stream":
+                    return response
+                told = await _at_most(MAX_ERROR_BYTES, response)
+        except TimeoutError as error:
+            raise self._lost(call, request, error, begun=False) from error
+        retry_after = response.headers.get("retry-after")
+        raise refusal_of(self.address, response.status, retry_after, told, request.id)
+
+    def _lost(
+        self, call: "_Call", request: GenerateRequest, error: Exception, *, begun: bool
+    ) -> Exception:
+        if call.why is Why.DEADLINE:
+            return expired(request, self._clock.now())
+        if call.why is Why.SILENCE:
+            return hangs(self.name, begun=begun)
+        what = str(error) or type(error).__name__
+        kind = BackendLost if begun else BackendUnavailable
+        return kind(f"the upstream {self.name!r} was lost: {what}", rule="upstream.connection")
+
+    def __repr__(self) -> str:
+        return f"<UpstreamServer {self.name} {self.address.url} {len(self._calls)} in flight>"
+
+
+class _Call:
+    """One call's connection and the timer that ends it. `left`: seconds to its deadline."""
+
+    def __init__(self, left: float | None) -> None:
+        self.left = left
+        self.why: Why | None = None
+        self.response: aiohttp.ClientResponse | None = None
+        self._head: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if left is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, left), self.end, Why.DEADLINE)
+
+    @asynccontextmanager
+    async def waiting_for_head(self) -> AsyncIterator[None]:
+        """While nothing but the head is awaited, `end` raises TimeoutError here."""
+        try:
+            async with asyncio.timeout(None) as self._head:
+                yield
+        finally:
+            self._head = None
+
+    def end(self, why: Why) -> None:
+        """Stop waiting for the server, and let it know by closing the connection."""
+        self.why = self.why or why
+        if self._head is not None:
+            self._head.reschedule(asyncio.get_running_loop().time())
+        elif self.response is not None:
+            self.response.close()
+
+    def close(self) -> None:
+        """Close the connection, unless its response was read to the end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.response is not None:
+            self.response.close()
+
+
+async def _at_most(size: int, response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of a body."""
+    body = b""
+    async for data in response.content.iter_any():
+        body += data
+        if len(body) >= size:
+            break
+    return body[:size]

@@ -1,0 +1,153 @@
+"""One upstream, through a proxy that breaks things: each fault has its error, and none takes long."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from salver.clock import MonotonicClock
+from salver.contract import Cause, FinishReason, GenerateRequest, Outcome, TokenChunk
+from salver.errors import BackendLost, BackendUnavailable, Refused, RequestError, UnsupportedField
+from salver.testing import Fault, FaultKind
+from salver.upstream import Address, UpstreamServer
+
+if TYPE_CHECKING:
+    from tests.upstream.conftest import Begin
+
+Asked = Callable[..., GenerateRequest]
+Read = Callable[..., Coroutine[None, None, list[TokenChunk]]]
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+HEAD = 420  # bytes: the answer's head has passed, and not all of its events
+
+
+async def test_an_answer_is_that_of_the_server(begin: "Begin", asked: Asked, read: Read) -> None:
+    behind = await begin("Hé", "llo", " there")
+    chunks = await read(behind.upstream, asked(n=2))
+    for choice in range(2):
+        mine = [chunk for chunk in chunks if chunk.choice == choice]
+        assert "".join(chunk.text for chunk in mine) == "Héllo there"
+        assert mine[-1].finish is not None
+        assert mine[-1].finish.outcome is Outcome.FINISHED
+        assert mine[-1].finish.reason is FinishReason.STOP
+    assert sum(chunk.num_tokens for chunk in chunks) == 2 * len("Héllo there".encode())
+    (request,) = behind.backend.requests
+    assert request.prompt_token_ids == tuple(b"Hi")
+
+
+async def test_connections_are_kept(begin: "Begin", asked: Asked, read: Read) -> None:
+    behind = await begin("Hello")
+    for _ in range(5):
+        await read(behind.upstream, asked())
+    assert behind.proxy.connections == 1
+
+
+async def test_at_the_deadline_the_connection_is_closed_and_the_work_ends(
+    begin: "Begin", asked: Asked, read: Read, until: Until
+) -> None:
+    behind = await begin("Hello", " there")
+    behind.backend.gate = asyncio.Semaphore(1)
+    chunks: list[TokenChunk] = []
+    with pytest.raises(Refused) as refused:
+        await read(behind.upstream, asked(within=0.3), chunks)
+    assert refused.value.decision.cause is Cause.DEADLINE
+    await until(lambda: not behind.backend.active and behind.proxy.open == 0)
+
+
+async def test_the_deadline_goes_out_with_the_call(
+    begin: "Begin", asked: Asked, read: Read
+) -> None:
+    behind = await begin("Hello")
+    request = asked(within=30.0)
+    await read(behind.upstream, request)
+    (seen,) = behind.backend.requests
+    # One machine, one clock: it loses the time on the way, and a rounding to milliseconds.
+    assert seen.deadline is not None
+    assert request.deadline is not None
+    assert request.deadline - 10 < seen.deadline <= request.deadline + 10
+
+
+async def test_closing_the_generator_ends_the_work(
+    begin: "Begin", asked: Asked, until: Until
+) -> None:
+    behind = await begin("Hello", " there")
+    behind.backend.gate = asyncio.Semaphore(1)
+    chunks = behind.upstream.generate(asked())
+    assert (await anext(chunks)).text == "Hello"
+    await chunks.aclose()
+    await until(lambda: bool(behind.backend.cancelled) and behind.proxy.open == 0)
+
+
+@pytest.mark.parametrize("kind", [FaultKind.DROP, FaultKind.RESET])
+async def test_a_break_in_the_middle_loses_the_answer(
+    begin: "Begin", asked: Asked, read: Read, kind: FaultKind
+) -> None:
+    behind = await begin("Hello", " there")
+    behind.backend.gate = asyncio.Semaphore(1)
+    chunks = behind.upstream.generate(asked())
+    assert (await anext(chunks)).text == "Hello"
+    behind.proxy.fault = Fault(kind)
+    behind.backend.gate.release()
+    with pytest.raises(BackendLost):
+        await anext(chunks)
+
+
+@pytest.mark.parametrize("kind", [FaultKind.DROP, FaultKind.RESET, FaultKind.SERVER_ERROR])
+async def test_a_break_before_the_answer_may_be_tried_elsewhere(
+    begin: "Begin", asked: Asked, read: Read, kind: FaultKind
+) -> None:
+    behind = await begin("Hello")
+    behind.proxy.fault = Fault(kind)
+    with pytest.raises(BackendUnavailable):
+        await read(behind.upstream, asked())
+
+
+async def test_nobody_listens(asked: Asked, read: Read) -> None:
+    nowhere = Address("gone", "http://127.0.0.1:1/v1", "tiny")
+    upstream = UpstreamServer(nowhere, MonotonicClock(), connect_within=5.0)
+    with pytest.raises(BackendUnavailable):
+        await read(upstream, asked())
+    await upstream.start()
+    with pytest.raises(BackendUnavailable, match="gone"):
+        await read(upstream, asked())
+    await upstream.close()
+
+
+@pytest.mark.parametrize("after", [0, HEAD])
+async def test_a_server_that_hangs_is_given_up(
+    begin: "Begin", asked: Asked, read: Read, until: Until, after: int
+) -> None:
+    behind = await begin("Hello", " there")
+    behind.proxy.fault = Fault(FaultKind.HANG, after_bytes=after)
+    task = asyncio.create_task(read(behind.upstream, asked()))
+    await until(lambda: bool(behind.backend.requests))
+    await asyncio.sleep(0.05)
+    behind.upstream.end_if_silent(1000.0)
+    assert not task.done()
+    behind.upstream.end_if_silent(0.0)
+    with pytest.raises((BackendLost, BackendUnavailable), match="hangs"):
+        await task
+
+
+async def test_what_the_server_refuses_is_told_as_it_is(
+    begin: "Begin", asked: Asked, read: Read
+) -> None:
+    behind = await begin("Hello")
+    with pytest.raises(RequestError, match="max_tokens"):
+        await read(behind.upstream, asked(max_tokens=201))
+
+
+async def test_logprobs_are_refused_not_ignored(begin: "Begin", asked: Asked, read: Read) -> None:
+    behind, request = await begin("Hello"), asked()
+    wanted = replace(request, sampling=replace(request.sampling, logprobs=1))
+    with pytest.raises(UnsupportedField):
+        await read(behind.upstream, wanted)
+    assert not behind.backend.requests
+
+
+async def test_its_metrics_are_looked_at(begin: "Begin") -> None:
+    behind = await begin("Hello")
+    await behind.upstream.look()
+    assert behind.upstream.facts.kv_tokens is None  # the fake's blocks hold no tokens
+    assert behind.upstream.load().requests_running == 0
