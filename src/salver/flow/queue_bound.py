@@ -44,6 +44,13 @@ class QueueBound:
             return Excess("admission.max_queued_tokens", tokens, self.max_tokens)
         return None
 
+    def refusal(
+        self, request_id: str, *, waiting: tuple[int, int], adding: tuple[int, int]
+    ) -> Decision | None:
+        """A Decision where `excess` has something to say; None admits."""
+        excess = self.excess(waiting, adding)
+        return refused(request_id, excess, RETRY_AFTER_S) if excess else None
+
     def undrained(self, waiting: tuple[int, int]) -> Excess | None:
         """Hold what waits, after the queue was full, against the part at which it reopens."""
         low = QueueBound(int(REOPEN * self.max_requests), int(REOPEN * self.max_tokens))
