@@ -77,6 +77,7 @@ def _engine(spec: WorkerSpec, step_seconds: float) -> tuple[EngineCore, ModelFac
         spec.admission(),
         frozenset(),
         LetterDecoder,
+        shares=spec.shares,
     )
     return core, ModelFacts("moody", 0, 0, 0)
 
