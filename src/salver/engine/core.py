@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from salver.clock import Clock
-from salver.contract import GenerateRequest, LatencyModel, LoadSnapshot, TokenChunk
+from salver.contract import Decision, GenerateRequest, LatencyModel, LoadSnapshot, TokenChunk
 from salver.contract.latency import UNMEASURED
+from salver.engine.admission import Admission
 from salver.engine.block_pool import BlockPool
 from salver.engine.fair_order import FairOrder
 from salver.engine.kv_cache import KVCacheManager
@@ -38,7 +39,7 @@ class EngineCore:
         runner: ModelRunner,
         clock: Clock,
         limits: Limits,
-        queue: QueueBound,
+        queue: QueueBound | Admission,
         eos_token_ids: frozenset[int],
         new_decoder: DecoderFactory,
         latency: LatencyModel = UNMEASURED,
@@ -65,6 +66,10 @@ class EngineCore:
     def add(self, request: GenerateRequest) -> None:
         """Accept a request. Raises `Refused` or `TooLarge`, see `Scheduler.add`."""
         self.scheduler.add(request, self._clock.now())
+
+    def take_shed(self) -> list[tuple[str, Decision]]:
+        """The requests that were shed since the last call; see `Scheduler.take_shed`."""
+        return self.scheduler.take_shed()
 
     def cancel(self, request_id: str) -> None:
         """End a request at the next step boundary."""
