@@ -62,7 +62,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         runner,
         clock,
         spec.limits(),
-        spec.queue_bound(),
+        spec.admission(),
         tokenizer.eos_token_ids,
         lambda skip: tokenizer.decoder(skip_special_tokens=skip),
         latency,
