@@ -110,6 +110,18 @@ def test_a_success_ends_a_run_of_failures() -> None:
     assert breaker.state(0.0) is BreakerState.CLOSED
 
 
+def test_what_was_sent_before_it_broke_says_nothing_afterwards() -> None:
+    breaker, early = CircuitBreaker(RULE).send(0.0)
+    for _ in range(RULE.failures):
+        breaker, ticket = breaker.send(0.0)
+        breaker = breaker.fail(ticket, 0.0)
+    breaker, trial = breaker.send(breaker.wait)
+    breaker, ticket = breaker.succeed(trial).send(breaker.wait)
+    breaker = breaker.fail(ticket, breaker.wait)
+    assert breaker.succeed(early) == breaker
+    assert breaker.fail(early, breaker.wait) == breaker
+
+
 def test_the_wait_doubles_with_each_failed_trial_up_to_its_bound() -> None:
     breaker, now, waits = opened(), 0.0, []
     for _ in range(4):

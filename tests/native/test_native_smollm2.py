@@ -57,8 +57,10 @@ def test_tokens_differ_only_where_the_reference_was_undecided(
     [
         ("SALVER_TEST_QWEN_GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m", "bf16", 0.1, 18),
         ("SALVER_TEST_QWEN_GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m", "w8a16", 0.3, 13),
+        ("SALVER_TEST_QWEN_GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m", "q4", 0.3, 12),
         ("SALVER_TEST_QWEN_15B_GGUF", "qwen2.5-coder-1.5b-instruct-q4_k_m", "bf16", 0.1, 6),
         ("SALVER_TEST_QWEN_15B_GGUF", "qwen2.5-coder-1.5b-instruct-q4_k_m", "w8a16", 0.3, 4),
+        ("SALVER_TEST_QWEN_15B_GGUF", "qwen2.5-coder-1.5b-instruct-q4_k_m", "q4", 0.3, 5),
     ],
 )
 def test_larger_models_differ_only_where_the_reference_was_undecided(

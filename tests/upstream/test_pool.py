@@ -1,7 +1,7 @@
 """Several upstreams and their faults: what is promised holds through all of them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ import pytest
 
 from salver.clock import MonotonicClock
 from salver.contract import Action, Backend, Cause, GenerateRequest, TokenChunk
-from salver.errors import BackendLost, Refused, SalverError
+from salver.errors import BackendLost, BackendUnavailable, Refused, SalverError
 from salver.flow import QueueBound
 from salver.flow.circuit_breaker import BreakerRule
 from salver.telemetry import Decided, Event
@@ -241,6 +241,21 @@ class TestFallback:
         with pytest.raises(BackendLost):
             await answer(chain, asked())
         assert not steps[1].requests
+
+    async def test_not_even_by_a_backend_that_breaks_its_word(
+        self, steps: list[FakeBackend], asked: Asked
+    ) -> None:
+        """One that says after its first chunk that it cannot take the request."""
+        chain = FallbackChain([_Fickle(), steps[1]], lambda _: None)
+        with pytest.raises(BackendUnavailable):
+            await answer(chain, asked())
+        assert not steps[1].requests
+
+
+class _Fickle(FakeBackend):
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
+        yield TokenChunk(request.id, 0, text="one")
+        raise BackendUnavailable("gone")
 
 
 async def answer(backend: Backend, request: GenerateRequest) -> str:

@@ -44,11 +44,13 @@ def give_weights(
         MalformedModel: a tensor is absent or cannot be decoded.
     """
     config = checkpoint.config
-    embedding = checkpoint.tensor("model.embed_tokens.weight")
-    core.set_embedding(embedding)
-    head = embedding if config.tie_embeddings else checkpoint.tensor("lm_head.weight")
-    core.set_head(head, checkpoint.tensor("model.norm.weight"))
-    del embedding, head
+    vocabulary = checkpoint.tensor("model.embed_tokens.weight")
+    core.set_embedding(vocabulary)
+    if not config.tie_embeddings:
+        del vocabulary  # two of them in float32 at once would be the most that a start ever holds
+        vocabulary = checkpoint.tensor("lm_head.weight")
+    core.set_head(vocabulary, checkpoint.tensor("model.norm.weight"))
+    del vocabulary
     for hand_over in _decoded(core, checkpoint, kinds, threads):
         hand_over()
 
