@@ -143,7 +143,7 @@ class Bench:
 
     def _most_foreign(self) -> float:
         lines = (self.directory / OTHERS).read_text().splitlines()
-        return max(json.loads(line)["others_took"] for line in lines)
+        return max(float(json.loads(line)["others_took"]) for line in lines)
 
 
 def closed_loop_of(mix: Mix) -> Mix:

@@ -1,5 +1,6 @@
 """Which servers the serving benchmark takes, and what it says of load generators that disagree."""
 
+import json
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -7,6 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from salver.bench.target import Target
+from salver.workload import Workload, load_mix
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 MODULES = ("servers", "tools", "agreement", "agreement_report", "cells", "tables")
@@ -61,3 +65,37 @@ def test_counters_are_of_the_run_alone(serving: ModuleType) -> None:
     assert serving.agreement.served_between(before, after) == serving.agreement_report.Served(
         0.5, 0.5, 2, 10
     )
+
+
+MIX = """\
+apiVersion: salver/v1
+kind: TrafficMix
+name: short
+duration: 500ms
+slo: {e2e: 20s}
+flows:
+  - name: one
+    arrivals: {poisson: {rate: 20}}
+    prompts: {tokens: [100, 1000]}
+    input: {fixed: 8}
+    output: {fixed: 4}
+"""
+
+
+async def test_a_cell_keeps_its_runs_and_says_what_is_missing(
+    serving: ModuleType, tmp_path: Path
+) -> None:
+    workload = Workload(load_mix(MIX))
+    command = (sys.executable, str(BENCHMARKS / "serving" / "serve_paced.py"), "{port}")
+    cells, server = serving.cells, serving.servers.Server("paced", "", command, "/metrics")
+    with server.running(tmp_path) as running:
+        target = Target(running.url, "smollm2")
+        bench = cells.Bench(target, tmp_path / "cell", (), running.session, float("inf"))
+        made = await bench.runs(workload)(20.0, 0)
+    assert made.report.total.endings == {"complete": made.report.total.arrivals}
+    again = cells.Bench(target, tmp_path / "cell", (), running.session)  # nobody listens any more
+    assert await again.runs(workload)(20.0, 0) == made
+    with pytest.raises(cells.OutOfTime):
+        await again.runs(workload)(30.0, 0)
+    (noted,) = (tmp_path / "cell" / "others.jsonl").read_text().splitlines()
+    assert 0 <= json.loads(noted)["others_took"] <= 1
