@@ -16,21 +16,25 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from salver.contract import (
     Cause,
     Finish,
+    FinishReason,
     GenerateRequest,
     LatencyModel,
     Outcome,
     SamplingParams,
     StepShape,
+    Timings,
     TokenChunk,
     TrafficClass,
 )
 from salver.contract.latency import UNMEASURED
 from salver.engine import BlockPool, KVCacheManager, Limits, Request, Scheduler, SchedulerOutput
+from salver.engine.admission import Admission
 from salver.engine.fair_order import FairOrder
 from salver.engine.latency_model import shape_of
 from salver.engine.order import FirstComeFirstServed, Order
 from salver.errors import Refused, TooLarge
 from salver.flow import QueueBound, Share
+from salver.flow.queue_bound import REOPEN
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
 from salver.testing.service_audit import ServiceAudit
 
@@ -38,6 +42,9 @@ BLOCK = 4
 EOS = 0
 LIMITS = Limits(max_running=5, max_batch_tokens=13, max_context_tokens=48)
 BOUND = QueueBound(max_requests=6, max_tokens=60)
+SHED = Finish(
+    Outcome.SHED, FinishReason.ABORT, Timings(0.0, None, None, 0.0)
+)  # as a caller sees it
 SHARES = {"red": Share(1.0), "blue": Share(3.0, kv_share=0.4)}
 
 # Prompts grow from few stems, so that prefixes are shared often and partially.
@@ -76,6 +83,9 @@ class Laws(RuleBasedStateMachine):
     def order(self) -> Order:
         return FirstComeFirstServed()
 
+    def queue(self) -> Admission:
+        return Admission(BOUND)
+
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
@@ -85,7 +95,7 @@ class Laws(RuleBasedStateMachine):
         self.scheduler = Scheduler(
             self.kv,
             self.limits,
-            BOUND,
+            self.queue(),
             frozenset({EOS}),
             LetterDecoder,
             self.latency,
@@ -138,7 +148,13 @@ class Laws(RuleBasedStateMachine):
             assert self.scheduler.load(self.clock.now()) == before
             self.check_refusal(refused, request, before.requests_waiting, before.tokens_waiting)
         else:
-            self.check_admission(request, before.requests_waiting, before.tokens_waiting)
+            self.note_shed()
+            after = self.scheduler.load(self.clock.now())
+            self.check_admission(
+                request,
+                after.requests_waiting - n,
+                after.tokens_waiting - n * len(prompt),
+            )
             for choice in range(n):
                 seed = (sampling.seed + choice * 0x9E3779B97F4A7C15) % 2**64
                 self.clients[name, choice] = Client(request, seed, [])
@@ -152,14 +168,24 @@ class Laws(RuleBasedStateMachine):
             late = request.deadline <= self.clock.now()
             assert late == (decision.rule == "request.deadline_s")
         elif decision.rule == "admission.max_queued_requests":
-            assert n + request.n > BOUND.max_requests
+            assert n + request.n > REOPEN * BOUND.max_requests
         else:
-            assert k + request.n * len(request.prompt_token_ids) > BOUND.max_tokens
+            assert k + request.n * len(request.prompt_token_ids) > REOPEN * BOUND.max_tokens
 
     def check_admission(self, request: GenerateRequest, n: int, k: int) -> None:
         """Law 10: nothing is let in over the bound."""
         assert n + request.n <= BOUND.max_requests
         assert k + request.n * len(request.prompt_token_ids) <= BOUND.max_tokens
+
+    def note_shed(self) -> None:
+        """What gave way had no token, and its caller is told the rule."""
+        for name, decision in self.scheduler.take_shed():
+            assert decision.value > decision.limit
+            for client in self.clients.values():
+                if client.request.id == name:
+                    assert not client.tokens
+                    assert client.finish is None
+                    client.finish = SHED
 
     @rule(seconds=st.sampled_from([0.25, 1.0]))
     def wait(self, seconds: float) -> None:
@@ -397,6 +423,9 @@ class FairLaws(Laws):
         )
         self.audit = ServiceAudit(self.kv, SHARES, LIMITS)
         return self.fair
+
+    def queue(self) -> Admission:
+        return Admission(BOUND, sheds=True)
 
     def after_schedule(self, plan: SchedulerOutput) -> None:
         requests = {key: self.client(key).request for key in self.kv.tables}

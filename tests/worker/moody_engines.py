@@ -74,9 +74,10 @@ def _engine(spec: WorkerSpec, step_seconds: float) -> tuple[EngineCore, ModelFac
         MoodyRunner(step_seconds, BLOCK_SIZE),
         MonotonicClock(),
         spec.limits(),
-        spec.queue_bound(),
+        spec.admission(),
         frozenset(),
         LetterDecoder,
+        shares=spec.shares,
     )
     return core, ModelFacts("moody", 0, 0, 0)
 

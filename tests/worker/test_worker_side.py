@@ -13,7 +13,7 @@ import msgspec
 import psutil
 import pytest
 
-from salver.contract import GenerateRequest, SamplingParams
+from salver.contract import Action, GenerateRequest, SamplingParams, TrafficClass
 from salver.worker import WorkerSpec
 from salver.worker.frames import (
     MAX_COMMAND_BYTES,
@@ -22,6 +22,7 @@ from salver.worker.frames import (
     FrameReader,
     Generate,
     Ready,
+    Refusal,
     Report,
     StepFrame,
     encode,
@@ -85,9 +86,14 @@ def worker(make_spec: MakeSpec) -> Iterator[BareWorker]:
     bare.close()
 
 
-def generate(name: str = "r", max_tokens: int = 8, n: int = 1) -> Generate:
+def generate(
+    name: str = "r",
+    max_tokens: int = 8,
+    n: int = 1,
+    traffic_class: TrafficClass = TrafficClass.STANDARD,
+) -> Generate:
     sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
-    return Generate(GenerateRequest(name, (1, 2, 3), sampling, n=n))
+    return Generate(GenerateRequest(name, (1, 2, 3), sampling, n=n, traffic_class=traffic_class))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -104,6 +110,25 @@ def test_each_step_is_one_frame_with_every_sequence_in_it(worker: BareWorker) ->
         frames.append(frame)
     assert [frame.load.steps for frame in frames] == list(range(1, len(frames) + 1))
     assert max(len(frame.chunks) for frame in frames) == 4
+
+
+def test_what_is_shed_is_told_as_a_refusal(make_spec: MakeSpec) -> None:
+    spec = msgspec.structs.replace(
+        make_spec("slow"), max_running=1, max_queued_requests=2, sheds=True, shares={}
+    )
+    worker = BareWorker(spec)
+    try:
+        assert isinstance(worker.receive(), Ready)
+        worker.send(generate("running", 900, traffic_class=TrafficClass.CRITICAL))
+        assert isinstance(worker.receive(), StepFrame)
+        worker.send(generate("first"), generate("second"))
+        worker.send(generate("urgent", traffic_class=TrafficClass.CRITICAL))
+        while isinstance(report := worker.receive(), StepFrame):
+            pass
+    finally:
+        worker.close()
+    assert isinstance(report, Refusal)
+    assert (report.request_id, report.decision.action) == ("second", Action.SHED)
 
 
 def test_a_gateway_that_does_not_read_stops_the_engine(worker: BareWorker) -> None:

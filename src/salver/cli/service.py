@@ -13,7 +13,7 @@ from salver.cli.last_start import LastStart
 from salver.cli.machine import this_machine
 from salver.cli.upstreams import serving_pool, takes_messages, with_fallbacks
 from salver.clock import MonotonicClock
-from salver.contract import Backend, Deployment, Engine, Scheduling
+from salver.contract import Backend, Deployment, Engine, Overload, Scheduling
 from salver.flow import Share
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
 from salver.gateway import serve as serve_http
@@ -172,6 +172,7 @@ class Service:
             max_queued_tokens=admission.max_queued_tokens,
             tpot_seconds=slo.tpot_p95 if slo else None,
             shares=self._shares(),
+            sheds=admission.overload is Overload.SHED_LOWEST_CLASS,
             runner=runner_kind(release.runtime),
             isa=self._isa,
         )

@@ -11,7 +11,6 @@ from typing import Any
 
 from salver.contract.deployment import Deployment
 from salver.contract.faults import Fault
-from salver.contract.policy import Overload
 from salver.contract.release import Engine
 from salver.contract.section import Section
 
@@ -35,6 +34,7 @@ ENFORCED = {
     "admission.max_queued_requests": "a request beyond it is refused",
     "admission.max_queued_tokens": "a request beyond it is refused",
     "admission.default_timeout": "the deadline of a request that brings none",
+    "admission.overload": "decides who gives way when the queue is full",
     "admission.scheduling": "the order of turns in a step",
     "admission.state_away.authentication": "decides on keys while the state store is away",
     "admission.state_away.requests_per_minute": "decides on it while the state store is away",
@@ -73,7 +73,6 @@ NOT_YET = {
     "slo.ttft_p95": "`salver check` foretells it; no first token is held against it.",
     "slo.e2e_p99": "No answer is held against it; deadlines are.",
     "slo.availability": "Nothing is measured against it yet.",
-    "admission.overload": "A full queue refuses new requests, whatever their class.",
     "probes.golden": "Probes check that the worker answers, not what it answers.",
     "rollout": "A new release replaces the old one at once, by a restart.",
     "telemetry.prompt_logging": "Prompts are never logged.",
@@ -82,7 +81,6 @@ NOT_YET = {
 """Path of a field or of a whole section -> what happens instead, as one sentence."""
 
 _KEPT_ANYWAY = {
-    "admission.overload": Overload.REJECT_NEW,
     "telemetry.prompt_logging": "off",
     "telemetry.trace_sample": 0.0,
 }

@@ -68,6 +68,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    SHED = "shed"  # while it waited, for the sake of others; its caller hears a refusal
 
 
 class FinishReason(StrEnum):

@@ -1,16 +1,19 @@
 """The engine: a scheduler and a runner, one step at a time."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from salver.clock import Clock
-from salver.contract import GenerateRequest, LatencyModel, LoadSnapshot, TokenChunk
+from salver.contract import Decision, GenerateRequest, LatencyModel, LoadSnapshot, TokenChunk
 from salver.contract.latency import UNMEASURED
+from salver.engine.admission import Admission
 from salver.engine.block_pool import BlockPool
 from salver.engine.fair_order import FairOrder
 from salver.engine.kv_cache import KVCacheManager
 from salver.engine.latency_model import shape_of
 from salver.engine.order import FirstComeFirstServed, Order
 from salver.engine.output_text import DecoderFactory
+from salver.engine.overtime import Overtime
 from salver.engine.plan import ModelRunner
 from salver.engine.scheduler import Limits, Scheduler
 from salver.flow import QueueBound, Share
@@ -27,6 +30,7 @@ class EngineCore:
     def __init__(self, scheduler: Scheduler, runner: ModelRunner, clock: Clock) -> None:
         self.scheduler = scheduler
         self.runner = runner
+        self.overtime = Overtime()
         self._clock = clock
 
     @classmethod
@@ -35,7 +39,7 @@ class EngineCore:
         runner: ModelRunner,
         clock: Clock,
         limits: Limits,
-        queue: QueueBound,
+        queue: QueueBound | Admission,
         eos_token_ids: frozenset[int],
         new_decoder: DecoderFactory,
         latency: LatencyModel = UNMEASURED,
@@ -63,6 +67,10 @@ class EngineCore:
         """Accept a request. Raises `Refused` or `TooLarge`, see `Scheduler.add`."""
         self.scheduler.add(request, self._clock.now())
 
+    def take_shed(self) -> list[tuple[str, Decision]]:
+        """The requests that were shed since the last call; see `Scheduler.take_shed`."""
+        return self.scheduler.take_shed()
+
     def cancel(self, request_id: str) -> None:
         """End a request at the next step boundary."""
         self.scheduler.cancel(request_id)
@@ -75,6 +83,7 @@ class EngineCore:
         ended = self._clock.now()
         if plan.sequences:
             self.scheduler.telemetry.observe(shape_of(plan), ended - started)
+            self.overtime.count(plan, started, ended)
         return self.scheduler.update(plan, output, ended)
 
     @property
@@ -82,7 +91,11 @@ class EngineCore:
         return self.scheduler.has_work
 
     def load(self) -> LoadSnapshot:
-        return self.scheduler.load(self._clock.now())
+        return replace(
+            self.scheduler.load(self._clock.now()),
+            late_tokens=self.overtime.late_tokens,
+            overdue_tokens=self.overtime.overdue_tokens,
+        )
 
     def __repr__(self) -> str:
         return f"<EngineCore {self.scheduler!r}>"

@@ -114,6 +114,33 @@ class FairOrder:
             account.waiting = [request for request in account.waiting if not request.ended]
         self.num_tokens = sum(request.num_tokens for request in self)
 
+    def give_way(
+        self, source: GenerateRequest, running: Sequence[Request]
+    ) -> Iterator[Sequence[Request]]:
+        """Lower classes first, then tenants of this one that have more of the queue for their weight
+        than the newcomer would have. Of each the one that would be served last."""
+        mine = RANKS[source.traffic_class], source.tenant
+        own = self._accounts.get(mine)
+        weight = self._services[mine[0]].weight(source.tenant)
+        would_have = ((len(own.waiting) if own else 0) + source.n) / weight
+        left = {key: _last_first(account, running) for key, account in self._accounts.items()}
+        size = {key: float(len(account.waiting)) for key, account in self._accounts.items()}
+
+        def excess(key: tuple[int, str]) -> float:
+            return size[key] / self._services[key[0]].weight(key[1])
+
+        def gives(key: tuple[int, str]) -> bool:
+            return key[0] > mine[0] or (key[0] == mine[0] and excess(key) > would_have)
+
+        while givers := [key for key in left if gives(key) and key != mine]:
+            worst = max(givers, key=lambda key: (key[0], excess(key), key[1]))
+            group = next(left[worst], None)
+            if group is None:
+                del left[worst]
+            else:
+                size[worst] -= len(group)
+                yield group
+
     def _join(self, request: Request) -> Account:
         account = self._account(request)
         if not account.waiting:
@@ -171,11 +198,11 @@ class FairOrder:
         self._blocked.setdefault(account.rank, account)
 
     def yields(self, request: Request) -> bool:
-        """The first prompt of a step is its most urgent; accounts that stand equal share the step."""
+        """The account that is first with a prompt has the most urgent ones."""
         account = self._account(request)
         if self._served is None:
             self._served = account
-        return (account.rank, account.band) > (self._served.rank, self._served.band)
+        return account is not self._served
 
     def _ranked(self, running: Sequence[Request]) -> list[Account]:
         self._note_running(running)
@@ -302,6 +329,18 @@ class FairOrder:
 
     def __repr__(self) -> str:
         return f"<FairOrder {list(self._accounts.values())}, {self._services}>"
+
+
+def _last_first(account: Account, running: Sequence[Request]) -> Iterator[list[Request]]:
+    """Its requests that were never started, those that would be served last first."""
+    begun = {request.request_id for request in running}
+    for request in list(reversed(account.waiting)):
+        if request.request_id in begun:
+            continue
+        begun.add(request.request_id)
+        group = [each for each in account.waiting if each.request_id == request.request_id]
+        if all((each.leader or each).scheduled_at is None for each in group):
+            yield group
 
 
 def _deadline(request: Request) -> float:

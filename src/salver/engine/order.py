@@ -44,6 +44,13 @@ class Order(Protocol):
         """Some waiting requests may have ended."""
         ...
 
+    def give_way(
+        self, source: GenerateRequest, running: Sequence[Request]
+    ) -> Iterator[Sequence[Request]]:
+        """Whole requests that wait and were never started, in the order in which they are shed so
+        that `source` can wait."""
+        ...
+
     def protected(self, running: Sequence[Request]) -> Iterable[Request]:
         """Running requests whose next token is due whatever else could be computed."""
         ...
@@ -121,6 +128,12 @@ class FirstComeFirstServed:
 
     def drop_ended(self) -> None:
         self._waiting.drop_ended()
+
+    def give_way(
+        self, source: GenerateRequest, running: Sequence[Request]
+    ) -> Iterator[Sequence[Request]]:
+        """Nobody: who came first is served first."""
+        return iter(())
 
     def protected(self, running: Sequence[Request]) -> Iterable[Request]:
         return running

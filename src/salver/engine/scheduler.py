@@ -31,18 +31,19 @@ from salver.contract import (
     TokenLogprobs,
 )
 from salver.contract.latency import UNMEASURED
+from salver.engine.admission import Admission, Verdict
 from salver.engine.kv_cache import KVCacheManager
 from salver.engine.layout import lay_out
 from salver.engine.order import FirstComeFirstServed, Order
 from salver.engine.output_text import DecoderFactory, OutputText
 from salver.engine.plan import ModelRunnerOutput, SchedulerOutput
-from salver.engine.punctuality import Estimate, too_late
+from salver.engine.punctuality import Estimate
 from salver.engine.request import Request
 from salver.engine.step_budget import StepBudget
 from salver.engine.step_telemetry import StepTelemetry
 from salver.engine.stopping import judge
 from salver.errors import BackendError, Refused, TooLarge
-from salver.flow import QueueBound, optimistic, passed
+from salver.flow import QueueBound, optimistic
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Scheduler:
     Args:
         kv: the KV pool and its tables.
         limits: the bounds of a step.
-        queue: the bound of what may wait.
+        queue: the bound of what may wait, or who decides on it.
         eos_token_ids: tokens that end a sequence unless it ignores them.
         new_decoder: makes the detokenizer of one sequence.
         latency: what steps are predicted with, until `telemetry` knows better.
@@ -82,7 +83,7 @@ class Scheduler:
         self,
         kv: KVCacheManager,
         limits: Limits,
-        queue: QueueBound,
+        queue: QueueBound | Admission,
         eos_token_ids: frozenset[int],
         new_decoder: DecoderFactory,
         latency: LatencyModel = UNMEASURED,
@@ -90,7 +91,7 @@ class Scheduler:
     ) -> None:
         self.kv = kv
         self.limits = limits
-        self.queue = queue
+        self._admission = queue if isinstance(queue, Admission) else Admission(queue)
         self.telemetry = StepTelemetry(latency)
         self.outcomes: Counter[Outcome] = Counter()
         self.num_accepted = 0
@@ -101,11 +102,12 @@ class Scheduler:
         self._order: Order = FirstComeFirstServed() if order is None else order
         self._running: list[Request] = []  # in the order in which they were started
         self._ended: list[TokenChunk] = []  # finishes that the next update reports
+        self._shed_since: list[tuple[str, Decision]] = []
 
     # -- requests in -----------------------------------------------------------------------------
 
     def add(self, source: GenerateRequest, now: float) -> None:
-        """Accept a request's `n` sequences, or refuse it whole.
+        """Accept a request's `n` sequences, or refuse it whole. Others may be shed for it.
 
         Raises:
             Refused: the queue is full, or the deadline has passed or cannot be met.
@@ -120,26 +122,42 @@ class Scheduler:
                 limit=capacity,
                 fix="shorten the prompt or lower max_tokens",
             )
-        waiting = (len(self._order), self._order.num_tokens)
-        adding = (source.n, source.n * len(source.prompt_token_ids))
-        refusal = (
-            passed(source.id, source.deadline, now)
-            or self.queue.refusal(source.id, waiting=waiting, adding=adding)
-            or self._too_late(source, now)
+        verdict = self._admission.judge(
+            source,
+            self._order,
+            self._running,
+            self._estimate(now),
+            cached=lambda: self._cached_tokens(source, now),
         )
-        if refusal:
-            raise Refused(refusal)
+        if verdict.refusal:
+            raise Refused(verdict.refusal)
+        self._shed(verdict)
         sequences = list(self._sequences(source, now))
         self._order.append(sequences)
         self.num_accepted += source.n
 
     def cancel(self, request_id: str) -> None:
-        """End every sequence of this request at the next step boundary. Unknown ids are ignored:
-        the request may have finished while the cancellation was on its way."""
+        """End this request at the next step boundary. An id that has already ended is ignored."""
         for request in self._in_flight():
             if request.request_id == request_id:
                 request.cancelled = True
                 self._order.forget_times()
+
+    def take_shed(self) -> list[tuple[str, Decision]]:
+        """The requests that were shed since the last call; nothing else tells of their end."""
+        shed, self._shed_since = self._shed_since, []
+        return shed
+
+    def _shed(self, verdict: Verdict) -> None:
+        for request in verdict.victims:
+            self.kv.release(request)
+            request.ended = True
+            self.outcomes[Outcome.SHED] += 1
+        if verdict.victims:
+            self._order.drop_ended()
+            self._order.forget_times()
+            ids = dict.fromkeys(request.request_id for request in verdict.victims)
+            self._shed_since += zip(ids, verdict.shed, strict=True)
 
     # -- one step --------------------------------------------------------------------------------
 
@@ -351,16 +369,6 @@ class Scheduler:
         )
 
     # -- in time or not --------------------------------------------------------------------------
-
-    def _too_late(self, source: GenerateRequest, now: float) -> Decision | None:
-        estimate = self._estimate(now)
-        return too_late(
-            source,
-            queue=lambda: self._order.seconds_ahead(source, self._running, estimate),
-            cached=lambda: self._cached_tokens(source, now),
-            model=estimate.model,
-            now=now,
-        )
 
     def _cached_tokens(self, source: GenerateRequest, now: float) -> int:
         probe = next(self._sequences(source, now))

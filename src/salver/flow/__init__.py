@@ -11,9 +11,10 @@ from salver.flow.feasibility import (
     pessimistic,
     unreachable,
 )
-from salver.flow.queue_bound import QueueBound
+from salver.flow.queue_bound import Excess, QueueBound, refused, retry_after, shed
 
 __all__ = [
+    "Excess",
     "QueueBound",
     "Share",
     "certain_output",
@@ -23,5 +24,8 @@ __all__ = [
     "own_seconds",
     "passed",
     "pessimistic",
+    "refused",
+    "retry_after",
+    "shed",
     "unreachable",
 ]

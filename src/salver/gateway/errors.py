@@ -216,7 +216,7 @@ def _of_decision(decision: Decision) -> Refusal:
         limit=decision.limit,
     )
     headers: tuple[tuple[str, str], ...] = ()
-    if decision.retry_after is not None and decision.action is Action.REFUSE:
+    if decision.retry_after is not None and decision.action in (Action.REFUSE, Action.SHED):
         headers = (("retry-after", _whole_seconds(decision.retry_after)),)
     return Refusal(status, detail, headers).decided(decision.id)
 

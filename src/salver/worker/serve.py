@@ -153,6 +153,8 @@ class EngineThread(threading.Thread):
             self._send(Refusal(request.id, error.decision))
         except RequestError as error:
             self._send(Rejected(request.id, describe(error)))
+        for request_id, decision in core.take_shed():
+            self._send(Refusal(request_id, decision))
 
     def _send(self, report: Report) -> None:
         frame = encode(report, MAX_REPORT_BYTES)

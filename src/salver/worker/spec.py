@@ -1,9 +1,11 @@
 """What a worker is told when it starts. It reads nothing else: no environment, no contract file."""
 
 from collections.abc import Callable, Mapping
+from random import Random
 
 import msgspec
 
+from salver.engine.admission import Admission
 from salver.engine.core import EngineCore
 from salver.engine.runners.choice import RunnerKind
 from salver.engine.scheduler import Limits
@@ -34,6 +36,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shares: Mapping[str, Share] | None = (
         None  # of the declared tenants; None: first come, first served
     )
+    sheds: bool = False  # whether requests that wait give way for others when the queue is full
     runner: RunnerKind = RunnerKind.NUMPY_F32
     isa: str | None = None  # a slower path of the native core, where one is forced
     engine: str = MODEL_ENGINE
@@ -43,8 +46,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.max_running, self.max_batch_tokens, self.max_context_tokens, self.tpot_seconds
         )
 
-    def queue_bound(self) -> QueueBound:
-        return QueueBound(self.max_queued_requests, self.max_queued_tokens)
+    def admission(self) -> Admission:
+        bound = QueueBound(self.max_queued_requests, self.max_queued_tokens)
+        draw = Random().random  # noqa: S311 - spreads retries; nobody must not guess it
+        return Admission(bound, sheds=self.sheds, draw=draw)
 
 
 OpenEngine = Callable[[WorkerSpec], tuple[EngineCore, ModelFacts]]

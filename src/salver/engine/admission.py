@@ -1,0 +1,110 @@
+"""Whether a request may wait: its deadline, the bound of the queue, and who gives way for it.
+
+What is shed has waited and was never started, so that nothing computed is lost and its caller can
+still be refused. A request makes room as a whole; if all that would give way is not enough, nobody
+does.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from salver.contract import Decision, GenerateRequest
+from salver.engine.order import Order
+from salver.engine.punctuality import Estimate, too_late
+from salver.engine.request import Request
+from salver.flow import Excess, QueueBound, passed, refused, retry_after, shed
+
+Size = tuple[int, int]  # sequences and tokens
+
+
+def no_chance() -> float:
+    """A stream of draws without chance."""
+    return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a request may not wait, or the Decisions on those that give way for it."""
+
+    refusal: Decision | None = None
+    shed: tuple[Decision, ...] = ()
+    victims: tuple[Request, ...] = ()
+
+
+class Admission:
+    """Holds arrivals against the queue's bound.
+
+    Args:
+        bound: of what may wait.
+        sheds: whether others may give way; otherwise the newcomer is refused.
+        draw: uniform in [0, 1), from the owner's random stream: spreads those who come back.
+    """
+
+    def __init__(
+        self, bound: QueueBound, *, sheds: bool = False, draw: Callable[[], float] = no_chance
+    ) -> None:
+        self.bound = bound
+        self._sheds = sheds
+        self._draw = draw
+        self._was_full = False
+
+    def judge(
+        self,
+        source: GenerateRequest,
+        order: Order,
+        running: Sequence[Request],
+        estimate: Estimate,
+        cached: Callable[[], int],
+    ) -> Verdict:
+        """Whether `source` may wait behind what does. `cached` is the prefix hit it would have."""
+        late = passed(source.id, source.deadline, estimate.now)
+        if late:
+            return Verdict(late)
+        waiting = (len(order), order.num_tokens)
+        adding = (source.n, source.n * len(source.prompt_token_ids))
+        self._was_full = self._was_full and self.bound.undrained(waiting) is not None
+        excess = self.bound.excess(waiting, adding)
+        self._was_full |= excess is not None
+        victims: tuple[Request, ...] = ()
+        if self._was_full:
+            excess = excess or self.bound.undrained(waiting)
+            victims = self._victims(source, order, running, waiting, adding)
+        drain = order.seconds_ahead(source, running, estimate) if excess else 0.0
+        if excess and not victims:
+            return Verdict(refused(source.id, excess, retry_after(drain, self._draw)))
+        hopeless = too_late(
+            source,
+            queue=lambda: 0.0 if victims else order.seconds_ahead(source, running, estimate),
+            cached=cached,
+            model=estimate.model,
+            now=estimate.now,
+        )
+        if hopeless or not excess:
+            return Verdict(hopeless)
+        return Verdict(None, tuple(self._shed(victims, source, excess, drain)), victims)
+
+    def _victims(
+        self,
+        source: GenerateRequest,
+        order: Order,
+        running: Sequence[Request],
+        waiting: Size,
+        adding: Size,
+    ) -> tuple[Request, ...]:
+        """Those that give way so that the newcomer fits; none where that is not enough."""
+        victims: list[Request] = []
+        for group in order.give_way(source, running) if self._sheds else ():
+            victims += group
+            waiting = waiting[0] - len(group), waiting[1] - sum(r.num_tokens for r in group)
+            if self.bound.excess(waiting, adding) is None:
+                return tuple(victims)
+        return ()
+
+    def _shed(
+        self, victims: Iterable[Request], source: GenerateRequest, excess: Excess, drain: float
+    ) -> Iterable[Decision]:
+        for request in {request.request_id: request for request in victims}.values():
+            why = f"its class, {request.traffic_class}, is lower than that of the one that came"
+            if request.traffic_class is source.traffic_class:
+                why = f"{request.tenant!r} has more than its share of the queue"
+            yield shed(request.request_id, excess, why, retry_after(drain, self._draw))
