@@ -47,6 +47,8 @@ class LoadSnapshot:
     preemptions: int = 0
     prefix_cache_queries: int = 0  # tokens looked up
     prefix_cache_hits: int = 0  # tokens found
+    late_tokens: int = 0  # of steps in which their request's deadline passed
+    overdue_tokens: int = 0  # of steps that began after it: none (law 6)
     step_seconds: float = 0.0  # what all steps took
     predicted_step_seconds: float = 0.0  # what they were predicted to take
     step_error_seconds: float = 0.0  # the absolute differences, summed

@@ -1,6 +1,7 @@
 """The engine: a scheduler and a runner, one step at a time."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from salver.clock import Clock
 from salver.contract import Decision, GenerateRequest, LatencyModel, LoadSnapshot, TokenChunk
@@ -12,6 +13,7 @@ from salver.engine.kv_cache import KVCacheManager
 from salver.engine.latency_model import shape_of
 from salver.engine.order import FirstComeFirstServed, Order
 from salver.engine.output_text import DecoderFactory
+from salver.engine.overtime import Overtime
 from salver.engine.plan import ModelRunner
 from salver.engine.scheduler import Limits, Scheduler
 from salver.flow import QueueBound, Share
@@ -28,6 +30,7 @@ class EngineCore:
     def __init__(self, scheduler: Scheduler, runner: ModelRunner, clock: Clock) -> None:
         self.scheduler = scheduler
         self.runner = runner
+        self.overtime = Overtime()
         self._clock = clock
 
     @classmethod
@@ -80,6 +83,7 @@ class EngineCore:
         ended = self._clock.now()
         if plan.sequences:
             self.scheduler.telemetry.observe(shape_of(plan), ended - started)
+            self.overtime.count(plan, started, ended)
         return self.scheduler.update(plan, output, ended)
 
     @property
@@ -87,7 +91,11 @@ class EngineCore:
         return self.scheduler.has_work
 
     def load(self) -> LoadSnapshot:
-        return self.scheduler.load(self._clock.now())
+        return replace(
+            self.scheduler.load(self._clock.now()),
+            late_tokens=self.overtime.late_tokens,
+            overdue_tokens=self.overtime.overdue_tokens,
+        )
 
     def __repr__(self) -> str:
         return f"<EngineCore {self.scheduler!r}>"

@@ -29,6 +29,7 @@ def lay_out(
                 sample=_sample_spec(request, eos_token_ids) if end == request.num_tokens else None,
                 prompt_logprobs=request.params.prompt_logprobs if wants else None,
                 next_prompt_tokens=request.prompt[first + 1 : end + 1] if wants else (),
+                deadline=request.deadline,
             )
         )
     return SchedulerOutput(token_ids, sequences)

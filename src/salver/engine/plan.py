@@ -51,6 +51,7 @@ class ScheduledSequence:
     sample: SampleSpec | None = None
     prompt_logprobs: int | None = None
     next_prompt_tokens: Sequence[int] = ()  # the targets of prompt_logprobs, one per row, in order
+    deadline: float | None = None
 
     @property
     def context_length(self) -> int:

@@ -222,6 +222,18 @@ class _Levels(Collector):
         yield _gauge("salver_kv_pool_tokens", "Tokens that the KV pool holds.", own, pool)
         yield _gauge("salver_kv_blocks_cached", "Blocks kept for hits.", own, load.kv_blocks_cached)
         yield _counter("salver_engine_steps", "Engine steps.", own, load.steps)
+        yield _counter(
+            "salver_late_tokens",
+            "Tokens of steps in which a deadline passed.",
+            own,
+            load.late_tokens,
+        )
+        yield _counter(
+            "salver_overdue_tokens",
+            "Tokens of steps that began after their request's deadline: none.",
+            own,
+            load.overdue_tokens,
+        )
         for name, text, seconds in _step_seconds(load):
             yield _counter(name, text, own, seconds)
         yield _counter("salver_worker_restarts", "Times a worker was restarted.", own, restarts)
