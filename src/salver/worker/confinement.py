@@ -41,3 +41,14 @@ def limit_threads(threads: int) -> None:
     """Cap every BLAS and OpenMP pool loaded so far. Call after importing numpy, in the thread that
     computes: OpenMP counts per thread."""
     threadpool_limits(limits=threads)
+
+
+def give_back_freed_memory() -> None:
+    """Return to the kernel what the allocator keeps of freed memory. Takes milliseconds.
+
+    Decoding a file leaves holes in the arenas of its threads: 205 MB after the first start of a model
+    of 1.5 billion parameters. Does nothing where the C library has no malloc_trim(3).
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)

@@ -8,6 +8,7 @@ from salver.engine.calibration import calibrate
 from salver.engine.runners.choice import open_runner
 from salver.models import open_checkpoint, open_tokenizer
 from salver.registry import ArtifactStore, Digest
+from salver.worker.confinement import give_back_freed_memory
 from salver.worker.frames import ModelFacts
 from salver.worker.packed_weights import packed_weights
 from salver.worker.spec import WorkerSpec
@@ -49,6 +50,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         isa=spec.isa,
         kept=packed_weights(spec, digest) if spec.runner.is_native else None,
     )
+    give_back_freed_memory()
     latency = calibrate(
         runner,
         clock,
