@@ -3,12 +3,13 @@ served.
 
     python benchmarks/fairness.py [--seconds 10] [--contract examples/smollm2.yaml]
 
-The quiet tenant asks four times a second (128 tokens in, 16 out). Beside it, in turn: nobody; a flood of a
-hundred times as many requests (128 in, 64 out); prompts of 8,000 tokens, more than can be computed.
+The quiet tenant asks four times a second (128 tokens in, 8 out). Beside it, in turn: nobody; a flood
+of a hundred times as many requests (128 in, 64 out); prompts of 8,000 tokens, more than can be computed.
 In process, so that nothing but the engine is measured; arrivals are on the clock, whatever the engine
 does, and TTFT counts from when a request was meant to come. What has to hold: the quiet tenant's p95
-TTFT is at most 1.5 times that alone, plus one step (the p95 of those under load). The last scene has
-two tenants that both always wait, and tells the gap in weighted service as a part of its bound (law 5).
+TTFT is at most 1.5 times that alone, plus one step: the longest there was, since it may have just
+begun. The last scene has two tenants that both always wait, and tells the gap in weighted service as
+a part of its bound (law 5).
 """
 
 import argparse
@@ -46,7 +47,7 @@ class Load:
     output: int
 
 
-QUIET = Load("quiet", 4.0, 128, 16)
+QUIET = Load("quiet", 4.0, 128, 8)
 FLOOD = Load("loud", 400.0, 128, 64)
 LONG = Load("loud", 2.0, 8000, 64)
 
@@ -149,11 +150,11 @@ def p95(values: list[float]) -> float:
 def show(name: str, seen: Seen, alone: Seen | None) -> None:
     line = (
         f"{name:<24} TTFT p50 {1e3 * seen.ttft[len(seen.ttft) // 2]:7.1f}  p95 "
-        f"{1e3 * p95(seen.ttft):8.1f} ms of {len(seen.ttft):3}   step p95 "
-        f"{1e3 * p95(seen.steps):6.1f} ms   preempted {seen.preemptions:3}"
+        f"{1e3 * p95(seen.ttft):8.1f} ms of {len(seen.ttft):3}   longest step "
+        f"{1e3 * seen.steps[-1]:6.1f} ms   preempted {seen.preemptions:3}"
     )
     if alone:
-        allowed = 1.5 * p95(alone.ttft) + p95(seen.steps)
+        allowed = 1.5 * p95(alone.ttft) + seen.steps[-1]
         holds = "holds" if p95(seen.ttft) <= allowed else "FAILS"
         line += f"   allowed {1e3 * allowed:6.1f} ms: {holds}"
     print(line, flush=True)

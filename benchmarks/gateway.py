@@ -150,6 +150,8 @@ def contenders(peers: Path, scratch: Path) -> Iterator[Contender]:
     for index, (name, program, options) in enumerate(known, start=FIRST_PORT + 1):
         if (peers / program).exists():
             command = [str(peers / program), *options, str(index)]
+            if "router" in name:  # of one origin, with the same port for metrics
+                command += ["--prometheus-port", str(index + 100)]
             yield Contender(name, "null", index, command, PEERS_ENVIRONMENT)
 
 

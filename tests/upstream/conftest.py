@@ -11,7 +11,7 @@ import tokenizers
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from salver.clock import MonotonicClock
+from salver.clock import Clock, MonotonicClock
 from salver.contract import GenerateRequest, SamplingParams, TokenChunk
 from salver.gateway import Limits, Served, create_app, listen, serve
 from salver.models import Tokenizer
@@ -80,14 +80,16 @@ async def pool() -> AsyncIterator[Pool]:
     """A pool over servers, and the events it tells."""
     opened: list[UpstreamPool] = []
 
-    async def one(rule: PoolRule, *behind: Behind) -> tuple[UpstreamPool, list[Event]]:
+    async def one(
+        rule: PoolRule, *behind: Behind, clock: Clock = CLOCK
+    ) -> tuple[UpstreamPool, list[Event]]:
         events: list[Event] = []
         servers = [each.upstream for each in behind]
         made = UpstreamPool(
             "pool",
             servers,
             rule,
-            clock=CLOCK,
+            clock=clock,
             observe=events.append,
             entropy=random.Random(3),
         )

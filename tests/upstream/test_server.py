@@ -1,6 +1,7 @@
 """One upstream, through a proxy that breaks things: each fault has its error, and none takes long."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,10 +9,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from salver.clock import MonotonicClock
-from salver.contract import Cause, FinishReason, GenerateRequest, Outcome, TokenChunk
+from salver.contract import (
+    Cause,
+    FinishReason,
+    GenerateRequest,
+    Outcome,
+    SamplingParams,
+    TokenChunk,
+)
 from salver.errors import BackendLost, BackendUnavailable, Refused, RequestError, UnsupportedField
 from salver.testing import Fault, FaultKind
 from salver.upstream import Address, UpstreamServer
+from salver.upstream.asking import body_of
 
 if TYPE_CHECKING:
     from tests.upstream.conftest import Begin
@@ -34,6 +43,37 @@ async def test_an_answer_is_that_of_the_server(begin: "Begin", asked: Asked, rea
     assert sum(chunk.num_tokens for chunk in chunks) == 2 * len("Héllo there".encode())
     (request,) = behind.backend.requests
     assert request.prompt_token_ids == tuple(b"Hi")
+
+
+async def test_sampling_is_what_was_asked_for(begin: "Begin", asked: Asked, read: Read) -> None:
+    behind, request = await begin("Hello"), asked()
+    wanted = SamplingParams(
+        max_tokens=7,
+        min_tokens=2,
+        temperature=0.5,
+        top_k=3,
+        top_p=0.9,
+        min_p=0.1,
+        presence_penalty=0.25,
+        frequency_penalty=-0.5,
+        repetition_penalty=1.5,
+        logit_bias={5: -1.0},
+        seed=8,
+        stop=("x",),
+        stop_token_ids=(9,),
+        include_stop=True,
+        ignore_eos=True,
+        skip_special_tokens=False,
+    )
+    await read(behind.upstream, replace(request, sampling=wanted))
+    (seen,) = behind.backend.requests
+    assert seen.sampling == replace(wanted, seed=4)  # the protocol has 63 bits of a seed
+
+
+def test_what_shapes_every_draw_is_never_left_to_the_server(asked: Asked) -> None:
+    body = json.loads(body_of(asked(), Address("up", "http://up/v1", "m"), salted=False))
+    sent = {name: body[name] for name in ("temperature", "top_k", "top_p", "min_p")}
+    assert sent == {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 async def test_connections_are_kept(begin: "Begin", asked: Asked, read: Read) -> None:

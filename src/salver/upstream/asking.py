@@ -1,7 +1,8 @@
 """From a GenerateRequest to the body of an OpenAI call.
 
-Only what differs from the protocol's default is sent, so that a server which lacks an extension is
-troubled with it by those alone who ask for it.
+What shapes every draw is always sent, since servers' own defaults differ: llama.cpp has a top-k of
+40, and vLLM takes the model publisher's. Of the rest only what was asked for is sent, so that a
+server which lacks an extension is troubled with it by those alone who want it.
 """
 
 from dataclasses import fields
@@ -26,6 +27,7 @@ _SENT_AS = {
     "ignore_eos": "ignore_eos",
     "skip_special_tokens": "skip_special_tokens",
 }
+_ALWAYS = {"top_k", "top_p", "min_p", "repetition_penalty"}
 _DEFAULTS = {each.name: each.default for each in fields(SamplingParams)}
 
 
@@ -61,7 +63,7 @@ def body_of(request: GenerateRequest, address: Address, *, salted: bool) -> byte
 
 def _set(params: SamplingParams) -> list[tuple[str, object]]:
     values = ((name, getattr(params, name)) for name in _SENT_AS)
-    return [(name, value) for name, value in values if value != _DEFAULTS[name]]
+    return [(name, each) for name, each in values if name in _ALWAYS or each != _DEFAULTS[name]]
 
 
 def _check_supported(request: GenerateRequest, address: Address) -> None:
