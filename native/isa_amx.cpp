@@ -44,11 +44,36 @@ SALVER_INLINE void fetch_ahead(const std::uint8_t* pair, int k_tiles, Ahead ahea
   for (int i = 0; i < ahead.lines; ++i, line += 64) _mm_prefetch(line, _MM_HINT_T1);
 }
 
+// What a product leaves in the nearest cache (48 KiB); the rest it reads past it.
+enum class Near { both, panel, neither };
+
+// A panel that meets many rows stays while they go by, if it leaves them room there.
+constexpr int kPanelNear = 36 * 1024;
+
+// A call that fetches more lines than these of each 2 KiB ahead is one of three or fewer that share a
+// panel: few rows, with which no choice was better than leaving both.
+constexpr int kManyRowsAhead = 8;
+
+SALVER_INLINE Near near_of(int k_tiles, Ahead ahead) {
+  if (ahead.lines > kManyRowsAhead) return Near::both;
+  return k_tiles * 2 * kTileBytes <= kPanelNear ? Near::panel : Near::neither;
+}
+
+template <int Tile, bool stays>
+SALVER_INLINE void load_tile(const std::uint8_t* from) {
+  if constexpr (stays) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(64L), "i"(Tile));
+  } else {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(64L), "i"(Tile));
+  }
+}
+
 // Sums of up to 32 rows: tiles 0..3 hold them (row half, channel half), 4..5 rows, 6..7 weights.
 // `between()` is other work for the vector units while the matrix unit has enough to do.
-template <Format format, typename Sum, typename Between>
-void tile_sums(const std::uint8_t* a, std::size_t stride, int rows, const void* weights, int k_tiles, Ahead ahead,
-               Sum* sums, const Between& between) {
+template <Format format, Near near, typename Sum, typename Between>
+void tile_sums_near(const std::uint8_t* a, std::size_t stride, int rows, const void* weights, int k_tiles,
+                    Ahead ahead, Sum* sums, const Between& between) {
+  constexpr bool rows_stay = near == Near::both, panel_stays = near != Near::neither;
   const auto* panel = static_cast<const std::uint8_t*>(weights);
   constexpr std::size_t kOut = kPanel * sizeof(Sum);
   const bool halves = rows > 16;
@@ -59,13 +84,13 @@ void tile_sums(const std::uint8_t* a, std::size_t stride, int rows, const void* 
   _tile_zero(3);
   for (int kt = 0; kt < k_tiles; ++kt, a += kTileBytes, panel += 2 * kTileBytes) {
     fetch_ahead(panel, k_tiles, ahead);
-    _tile_loadd(6, panel, 64);
-    _tile_loadd(4, a, 64);
+    load_tile<6, panel_stays>(panel);
+    load_tile<4, rows_stay>(a);
     multiply<format, 0, 4, 6>();
-    _tile_loadd(7, panel + kTileBytes, 64);
+    load_tile<7, panel_stays>(panel + kTileBytes);
     multiply<format, 1, 4, 7>();
     if (halves) {
-      _tile_loadd(5, a + 16 * stride, 64);
+      load_tile<5, rows_stay>(a + 16 * stride);
       multiply<format, 2, 5, 6>();
       multiply<format, 3, 5, 7>();
     }
@@ -76,6 +101,16 @@ void tile_sums(const std::uint8_t* a, std::size_t stride, int rows, const void* 
   if (halves) {
     _tile_stored(2, sums + 16 * kPanel, kOut);
     _tile_stored(3, sums + 16 * kPanel + kLanes, kOut);
+  }
+}
+
+template <Format format, typename... Of>
+void tile_sums(const std::uint8_t* a, std::size_t stride, int rows, const void* weights, int k_tiles, Ahead ahead,
+               const Of&... of) {
+  switch (near_of(k_tiles, ahead)) {
+    case Near::both: return tile_sums_near<format, Near::both>(a, stride, rows, weights, k_tiles, ahead, of...);
+    case Near::panel: return tile_sums_near<format, Near::panel>(a, stride, rows, weights, k_tiles, ahead, of...);
+    case Near::neither: return tile_sums_near<format, Near::neither>(a, stride, rows, weights, k_tiles, ahead, of...);
   }
 }
 
