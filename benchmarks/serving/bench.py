@@ -18,11 +18,10 @@ from pathlib import Path
 
 import uvloop
 from cells import Asked, Bench, Cell, OutOfTime
-from servers import NAME, Running, Server, ServerFailed, select, servers
+from servers import Running, Server, ServerFailed, select, servers
 from tables import capacity_table, head, notes, sweep_table
 
 from salver.bench.search import Point, sweep
-from salver.bench.target import Target
 from salver.workload import Workload, load_mix
 
 from peers import default_root, locate  # isort: skip - beside servers' own path
@@ -56,8 +55,7 @@ class Task:
     ) -> "Cell | list[Point]":
         """Do what is left under one mix. Raises OutOfTime."""
         directory = self.output / f"{workload.mix.name}-{server.name}"
-        target = Target(running.url, NAME)
-        bench = Bench(target, directory, self.data, running.session, deadline)
+        bench = Bench(running, directory, self.data, deadline)
         if self.rates:
             return uvloop.run(sweep(bench.runs(workload), self.rates, self.asked.seeds))
         return uvloop.run(bench.search(workload, self.asked, server.name, server.weights))

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from servers import NAME, Running
+
 from salver.bench.kept import kept
 from salver.bench.measure import Measurement, measure
 from salver.bench.search import Found, Measure, Point, highest_rate, probe
@@ -75,10 +77,9 @@ class Bench:
     With a deadline that has passed it only reads. `data` is where files are that mixes name.
     """
 
-    target: Target
+    server: Running
     directory: Path
     data: Sequence[Path]
-    session: int = 0  # the server's processes
     deadline: float = float("-inf")
 
     async def search(self, workload: Workload, asked: Asked, server: str, weights: str) -> Cell:
@@ -132,9 +133,10 @@ class Bench:
         """A run, and the share of the machine that others took meanwhile."""
         if time.monotonic() + workload.mix.duration + ENDING_SECONDS > self.deadline:
             raise OutOfTime
-        ours = (self.session, os.getsid(0))
+        ours = (self.server.session, os.getsid(0))
+        target = Target(self.server.url, NAME)
         before = CpuTime.of(*ours)
-        made = await measure(workload, self.target, seed=seed, rate_factor=factor)
+        made = await measure(workload, target, seed=seed, rate_factor=factor)
         return CpuTime.of(*ours).foreign_since(before), made
 
     def _note(self, rate: float, foreign: float) -> None:

@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 
-from salver.bench.target import Target
 from salver.workload import Workload, load_mix
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -89,11 +88,10 @@ async def test_a_cell_keeps_its_runs_and_says_what_is_missing(
     command = (sys.executable, str(BENCHMARKS / "serving" / "serve_paced.py"), "{port}")
     cells, server = serving.cells, serving.servers.Server("paced", "", command, "/metrics")
     with server.running(tmp_path) as running:
-        target = Target(running.url, "smollm2")
-        bench = cells.Bench(target, tmp_path / "cell", (), running.session, float("inf"))
+        bench = cells.Bench(running, tmp_path / "cell", (), float("inf"))
         made = await bench.runs(workload)(20.0, 0)
     assert made.report.total.endings == {"complete": made.report.total.arrivals}
-    again = cells.Bench(target, tmp_path / "cell", (), running.session)  # nobody listens any more
+    again = cells.Bench(running, tmp_path / "cell", ())  # nobody listens any more
     assert await again.runs(workload)(20.0, 0) == made
     with pytest.raises(cells.OutOfTime):
         await again.runs(workload)(30.0, 0)
