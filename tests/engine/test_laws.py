@@ -444,8 +444,8 @@ class FairLaws(Laws):
 
 
 TestLaws = Laws.TestCase
-TestLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestLaws.settings = settings(max_examples=200, stateful_step_count=40)
 TestFairLaws = FairLaws.TestCase
-TestFairLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestFairLaws.settings = settings(max_examples=200, stateful_step_count=40)
 TestPacedLaws = PacedLaws.TestCase
-TestPacedLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestPacedLaws.settings = settings(max_examples=200, stateful_step_count=40)
