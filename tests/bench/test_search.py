@@ -72,7 +72,7 @@ class Pretend:
 
 
 @given(capacity=st.floats(0.5, 300), start=st.floats(0.5, 50))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 async def test_the_highest_rate_is_found_to_five_percent(capacity: float, start: float) -> None:
     server = Pretend(capacity)
     found = await highest_rate(server.measure, start=start, share=0.95, seeds=(0,))
@@ -130,7 +130,7 @@ async def test_a_comparison_alternates_and_gives_ratios() -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_a_bootstrap_interval_holds_the_mean(seed: int) -> None:
     samples = np.random.default_rng(seed).normal(5.0, 1.0, 300)
     interval = bootstrap([samples.tolist()], lambda groups: float(groups[0].mean()))

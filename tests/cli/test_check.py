@@ -123,7 +123,7 @@ def test_without_a_native_core_the_full_example_is_sound_but_for_the_engine(
     found = record(EXAMPLES / "full.yaml")
     assert [fault["rule"] for fault in found["faults"]] == ["runtime.engine_available"]
     declared = [part["path"] for part in found["declared_only"]]
-    assert {"slo.ttft_p95", "rollout"} <= set(declared)
+    assert {"slo.e2e_p99", "rollout"} <= set(declared)
     assert "declared, but not yet enforced" in result.stdout
     assert all(path in result.stdout for path in declared)
 

@@ -43,7 +43,7 @@ def test_the_short_contract_is_kept_whole(short_text: str) -> None:
         ("tenants: [{name: a}]", []),
         ("tenants: [{name: a}, {name: b, weight: 2}]", []),
         ("slo: {tpot_p95: 1s}", []),
-        ("slo: {ttft_p95: 1s}", ["slo.ttft_p95"]),
+        ("slo: {e2e_p99: 1s}", ["slo.e2e_p99"]),
     ],
 )
 def test_only_what_is_declared_counts(short_text: str, added: str, paths: list[str]) -> None:
@@ -61,5 +61,5 @@ def test_an_engine_that_this_build_lacks_is_a_fault(full_text: str, short_text: 
 
 def test_enforcement_can_be_asked_for_by_path() -> None:
     assert enforcement_of("release.envelope.memory")[0]
-    assert enforcement_of("slo.ttft_p95") == (False, NOT_YET["slo.ttft_p95"])
+    assert enforcement_of("slo.e2e_p99") == (False, NOT_YET["slo.e2e_p99"])
     assert enforcement_of("release") == (False, "")

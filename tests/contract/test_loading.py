@@ -236,7 +236,7 @@ def _parent(data: Any, place: tuple[Any, ...]) -> Any:
     return data
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.data())
 def test_a_mutated_contract_loads_or_has_faults_and_nothing_worse(data: st.DataObject) -> None:
     text = (Path(__file__).parents[2] / "examples" / "full.yaml").read_bytes()
@@ -258,7 +258,7 @@ def test_a_mutated_contract_loads_or_has_faults_and_nothing_worse(data: st.DataO
     _load_or_explain(json.dumps(contract))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2000), st.integers(0, 30), st.text(max_size=5))
 def test_a_file_edited_anywhere_loads_or_has_faults(at: int, cut: int, put: str) -> None:
     text = (Path(__file__).parents[2] / "examples" / "full.yaml").read_text()

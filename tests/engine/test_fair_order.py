@@ -174,7 +174,7 @@ tenants = st.tuples(
     max_batch_tokens=st.integers(4, 20),
     tpot=st.sampled_from([None, 0.001]),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_law_5_floods_share_as_their_weights_say(
     kinds: list[tuple[float, int, int, bool]],
     num_blocks: int,

@@ -332,7 +332,7 @@ class Laws(RuleBasedStateMachine):
 
     def next_to_start(self) -> Request | None:
         """The waiting request that would have been started next."""
-        ready = [r for r in self.scheduler._order if not self.scheduler._waits_for_leader(r)]
+        ready = [r for r in self.scheduler._order if not r.waits_for_leader(self.kv.block_size)]
         return ready[0] if ready else None
 
     def would_be_late(self, plan: SchedulerOutput, request: Request, now: float) -> bool:
@@ -444,8 +444,8 @@ class FairLaws(Laws):
 
 
 TestLaws = Laws.TestCase
-TestLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestLaws.settings = settings(max_examples=200, stateful_step_count=40)
 TestFairLaws = FairLaws.TestCase
-TestFairLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestFairLaws.settings = settings(max_examples=200, stateful_step_count=40)
 TestPacedLaws = PacedLaws.TestCase
-TestPacedLaws.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestPacedLaws.settings = settings(max_examples=200, stateful_step_count=40)

@@ -78,7 +78,7 @@ asked = st.builds(
     patience=st.floats(0.001, 1.5),
     tpot=st.sampled_from([None, 0.02]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_is_refused_had_no_chance(
     ahead: list[tuple[int, SamplingParams, float | None]],
     steps: int,
@@ -167,7 +167,6 @@ def test_a_long_queue_refuses_with_a_time_to_come_back() -> None:
         max_size=12,
     )
 )
-@settings(deadline=None)
 def test_the_queue_that_is_told_is_the_queue_there_is(
     kinds: list[tuple[str, int, float | None]],
 ) -> None:

@@ -28,7 +28,7 @@ def run(telemetry: StepTelemetry, truth: LatencyModel, rounds: int) -> None:
 
 
 @given(models, st.lists(st.tuples(shapes, st.floats(-1, 1e3)), min_size=1, max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_cost_is_negative_whatever_is_observed(
     calibrated: LatencyModel, seen: list[tuple[StepShape, float]]
 ) -> None:
@@ -41,7 +41,7 @@ def test_no_cost_is_negative_whatever_is_observed(
 
 
 @given(st.floats(0.3, 4.0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_machine_that_changed_is_followed(factor: float) -> None:
     telemetry = StepTelemetry(TRUTH)
     run(telemetry, TRUTH, rounds=10)
@@ -52,7 +52,7 @@ def test_a_machine_that_changed_is_followed(factor: float) -> None:
 
 
 @given(st.integers(0, 2**32), st.floats(2.0, 100.0))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_stolen_core_moves_nothing(seed: int, factor: float) -> None:
     """Of the latest measurements of every kind, three in eight are far too slow."""
     rng = np.random.default_rng(seed)

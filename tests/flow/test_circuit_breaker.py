@@ -1,6 +1,5 @@
 """The breaker as a machine: whatever calls do, it opens by its rule and lets one trial out at a time."""
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -91,7 +90,6 @@ class Breaking(RuleBasedStateMachine):
 
 
 TestBreaking = Breaking.TestCase
-TestBreaking.settings = settings(deadline=None)
 
 
 def opened() -> CircuitBreaker:

@@ -56,9 +56,7 @@ async def answer_to(app: FastAPI, path: str, body: Any) -> httpx.Response:
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"]
 )
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=bodies | near_misses)
 def test_no_body_makes_a_500(app: FastAPI, path: str, body: Any) -> None:
     answer = asyncio.run(answer_to(app, path, body))
@@ -67,9 +65,7 @@ def test_no_body_makes_a_500(app: FastAPI, path: str, body: Any) -> None:
         ErrorBody.model_validate_json(answer.content)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=40))
 def test_no_bytes_make_a_500(app: FastAPI, body: bytes) -> None:
     async def send() -> httpx.Response:

@@ -12,7 +12,7 @@ from salver.models.weights import _OURS, decode_blocks
 
 @pytest.mark.parametrize("kind", _OURS, ids=lambda kind: kind.name)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 40), blocks=st.integers(1, 200))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_bits_are_those_of_the_package(
     kind: GGMLQuantizationType, seed: int, rows: int, blocks: int
 ) -> None:

@@ -48,7 +48,7 @@ def rounded(x: Floats) -> NDArray[np.float64]:
 
 
 @given(m=st.integers(1, 70), n=st.integers(1, 100), runs=st.integers(1, 9), seed=SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_products_are_those_of_rounded_rows_and_exact_weights(
     isa: str, format_name: str, m: int, n: int, runs: int, seed: int
 ) -> None:
@@ -63,7 +63,7 @@ def test_products_are_those_of_rounded_rows_and_exact_weights(
 
 
 @given(m=st.integers(2, 150), n=st.integers(1, 70), runs=st.integers(1, 7), seed=SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_row_does_not_know_its_neighbours(
     isa: str, format_name: str, m: int, n: int, runs: int, seed: int
 ) -> None:
@@ -104,7 +104,7 @@ def test_rows_of_zeros_give_the_bias(isa: str, format_name: str) -> None:
 
 
 @given(bits=st.integers(0, 0x7BFF), negative=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_scale_is_taken_as_it_is(
     isa: str, format_name: str, bits: int, negative: bool
 ) -> None:

@@ -51,7 +51,7 @@ def kept(kv_cache: str, x: Floats) -> Held:
 
 
 @given(m=st.integers(1, 70), n=st.integers(1, 100), k=st.integers(1, 300), seed=SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.parametrize(("precision", "levels"), [("w8a16", 32767), ("w8a8", 127)])
 def test_int8_products_err_by_the_rounding_of_their_rows_alone(
     isa: str, precision: str, levels: int, m: int, n: int, k: int, seed: int
@@ -66,7 +66,7 @@ def test_int8_products_err_by_the_rounding_of_their_rows_alone(
 
 
 @given(m=st.integers(1, 70), n=st.integers(1, 100), k=st.integers(1, 300), seed=SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bf16_products_are_those_of_the_rounded_operands(
     isa: str, m: int, n: int, k: int, seed: int
 ) -> None:
@@ -77,7 +77,7 @@ def test_bf16_products_are_those_of_the_rounded_operands(
 
 
 @given(m=st.integers(1, 70), n=st.integers(1, 100), k=st.integers(1, 300), seed=SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_two_term_bf16_products_keep_16_bits_of_their_rows(
     isa: str, m: int, n: int, k: int, seed: int
 ) -> None:
@@ -90,7 +90,7 @@ def test_two_term_bf16_products_keep_16_bits_of_their_rows(
 
 
 @given(m=st.integers(2, 70), n=st.integers(1, 80), k=st.integers(1, 200), seed=SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @pytest.mark.parametrize("precision", ["w8a16", "w8a8", "bf16", "two_bf16"])
 def test_a_row_of_a_product_does_not_know_its_neighbours(
     isa: str, precision: str, m: int, n: int, k: int, seed: int
@@ -103,7 +103,7 @@ def test_a_row_of_a_product_does_not_know_its_neighbours(
 
 
 @given(m=st.integers(1, 40), n=st.integers(1, 80), k=st.integers(1, 200), seed=SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @pytest.mark.parametrize("precision", ["w8a16", "w8a8"])
 def test_int8_products_have_the_same_integers_on_every_path(
     isa: str, precision: str, m: int, n: int, k: int, seed: int
@@ -140,7 +140,7 @@ def test_rows_and_channels_of_zeros_give_the_bias(isa: str, precision: str) -> N
 
 
 @given(size=st.integers(1, 300), scale=st.sampled_from([1e-3, 1.0, 1e3]), seed=SEEDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_norm(isa: str, size: int, scale: float, seed: int) -> None:
     x, weight = draw(seed, size) * np.float32(scale), draw(seed + 1, size)
     wide = x.astype(np.float64)
@@ -157,7 +157,7 @@ def test_norm(isa: str, size: int, scale: float, seed: int) -> None:
     in_parts=st.booleans(),
     seed=SEEDS,
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.parametrize("kv_cache", KV_CACHES)
 def test_attention(
     isa: str,
@@ -199,7 +199,7 @@ def test_attention(
     window=st.sampled_from([40, 150, 2**30]),
     seed=SEEDS,
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @pytest.mark.parametrize("kv_cache", KV_CACHES)
 def test_parts_of_attention_merge_to_the_same_bits(
     isa: str,
@@ -270,7 +270,7 @@ def test_heads_of_zeros_and_of_extremes_stay_finite_in_int8(isa: str, of: str) -
     window=st.sampled_from([40, 150, 200, 2**30]),
     seed=SEEDS,
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @pytest.mark.parametrize("kv_cache", KV_CACHES)
 def test_a_row_of_attention_does_not_know_its_neighbours(
     isa: str,

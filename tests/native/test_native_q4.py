@@ -82,7 +82,7 @@ def test_logits_are_near_the_reference(isa: str, stored: str) -> None:
 @pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize("isa", ISAS)
 @given(length=st.integers(2, 200), seed=st.integers(0, 1000), threads=st.integers(1, 3))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_bits_do_not_depend_on_batch_chunks_or_threads(
     isa: str, stored: str, length: int, seed: int, threads: int
 ) -> None:

@@ -78,7 +78,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     lengths=st.lists(st.integers(1, 140), min_size=1, max_size=3),
     chance=st.randoms(use_true_random=False),
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
     isa: str,
     precision: str,
@@ -135,7 +135,7 @@ def test_a_prefix_hit_changes_no_bit(isa: str, precision: str, kv_cache: str) ->
 
 @pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
 @given(config=configs(), length=st.integers(1, 150))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_logits_are_near_the_reference(
     isa: str, precision: str, kv_cache: str, config: ModelConfig, length: int
 ) -> None:

@@ -61,7 +61,7 @@ targets = st.builds(PromptTarget, st.just(0), st.sampled_from([0, 1, 4]))
     purposes=st.lists(st.one_of(specs, specs, targets), min_size=1, max_size=5),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_batch_of_every_parameter_mixed_is_the_definitions(
     isa: str, size: int, levels: int, purposes: list[Purpose], seed: int
 ) -> None:

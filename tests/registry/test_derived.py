@@ -148,7 +148,7 @@ class Entries(RuleBasedStateMachine):
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-Entries.TestCase.settings = settings(max_examples=40, stateful_step_count=10, deadline=None)
+Entries.TestCase.settings = settings(max_examples=40, stateful_step_count=10)
 TestEntries = Entries.TestCase
 
 

@@ -173,4 +173,4 @@ class Store(RuleBasedStateMachine):
 
 
 TestLaw8 = Store.TestCase
-TestLaw8.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+TestLaw8.settings = settings(max_examples=30, stateful_step_count=15)

@@ -183,4 +183,4 @@ class Spending(RuleBasedStateMachine):
 
 
 TestSpending = Spending.TestCase
-TestSpending.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+TestSpending.settings = settings(max_examples=30, stateful_step_count=40)

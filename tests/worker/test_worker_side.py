@@ -131,6 +131,19 @@ def test_what_is_shed_is_told_as_a_refusal(make_spec: MakeSpec) -> None:
     assert (report.request_id, report.decision.action) == ("second", Action.SHED)
 
 
+def test_who_waits_too_long_for_its_first_token_hears_so(make_spec: MakeSpec) -> None:
+    worker = BareWorker(msgspec.structs.replace(make_spec("slow"), max_running=1, ttft_seconds=0.1))
+    try:
+        assert isinstance(worker.receive(), Ready)
+        worker.send(generate("running", 900), generate("waiting"))
+        while isinstance(report := worker.receive(), StepFrame):
+            pass
+    finally:
+        worker.close()
+    assert isinstance(report, Refusal)
+    assert (report.request_id, report.decision.rule) == ("waiting", "slo.ttft_p95")
+
+
 def test_a_gateway_that_does_not_read_stops_the_engine(worker: BareWorker) -> None:
     worker.send(generate(max_tokens=900))
     time.sleep(0.3)

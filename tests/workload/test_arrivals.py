@@ -28,7 +28,7 @@ PROCESSES: list[Synthetic] = [
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process).__name__)
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_mean_rate_is_the_stated_one(process: Synthetic, seed: int) -> None:
     duration, runs = 100.0, 12
     counts = [len(times_of(process, duration, seed + run)) for run in range(runs)]
@@ -42,7 +42,7 @@ def test_the_mean_rate_is_the_stated_one(process: Synthetic, seed: int) -> None:
     burstiness=st.floats(0.2, 20.0),
     rate=st.floats(0.5, 200.0),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_gaps_have_the_stated_mean_and_cv(seed: int, burstiness: float, rate: float) -> None:
     gaps = np.diff(times_of(Gamma(rate=rate, burstiness=burstiness), 20_000 / rate, seed))
     cv = gaps.std() / gaps.mean()
@@ -51,7 +51,7 @@ def test_gaps_have_the_stated_mean_and_cv(seed: int, burstiness: float, rate: fl
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_poisson_gaps_are_exponential(seed: int) -> None:
     gaps = np.sort(np.diff(times_of(Poisson(rate=3.0), 3000.0, seed)))
     expected = 1 - np.exp(-3.0 * gaps)
@@ -60,7 +60,7 @@ def test_poisson_gaps_are_exponential(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_bursty_process_begins_as_if_it_had_always_run(seed: int) -> None:
     first_second = [
         np.count_nonzero(times_of(Gamma(rate=2.0, burstiness=0.05), 10.0, seed * 1000 + run) < 1.0)
@@ -71,7 +71,7 @@ def test_a_bursty_process_begins_as_if_it_had_always_run(seed: int) -> None:
 
 @pytest.mark.parametrize("process", PROCESSES[:3], ids=["poisson", "bursty", "regular"])
 @given(seed=st.integers(0, 2**32), factor=st.floats(0.05, 20.0))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_scaling_a_steady_rate_scales_every_instant(
     process: Synthetic, seed: int, factor: float
 ) -> None:
@@ -82,7 +82,7 @@ def test_scaling_a_steady_rate_scales_every_instant(
 
 @pytest.mark.parametrize("process", PROCESSES[3:], ids=["on-off", "diurnal", "ramp"])
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_scaling_a_changing_rate_keeps_when_it_is_high(process: Synthetic, seed: int) -> None:
     """Shares of the arrivals in ten parts of the time stay, up to chance."""
     parts = np.linspace(0, 200.0, 11)
@@ -94,7 +94,7 @@ def test_scaling_a_changing_rate_keeps_when_it_is_high(process: Synthetic, seed:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_on_off_is_silent_while_off(seed: int) -> None:
     process = OnOff.model_construct(rate=100.0, on=1.0, off=4.0)
     rate = rate_of(process, 300.0, stream(seed, "phases"))

@@ -16,7 +16,7 @@ def draws(lengths: Lengths, count: int = 4000, recorded: int = 0) -> NDArray[np.
 
 
 @given(mean=st.floats(20, 2000), cv=st.floats(0.1, 1.5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_lognormal_has_its_own_mean_and_cv(mean: float, cv: float) -> None:
     drawn = draws(Lengths(lognormal=Lognormal(mean=mean, cv=cv)), 20_000)
     assert drawn.mean() == pytest.approx(mean, rel=0.1)

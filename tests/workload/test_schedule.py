@@ -36,7 +36,7 @@ def whole(workload: Workload, **options: Any) -> list[Arrival]:
 
 
 @given(seed=st.integers(0, 2**62))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_the_same_seed_is_the_same_bytes(make_workload: MakeWorkload, seed: int) -> None:
     first = json.encode(whole(make_workload(**RICH), seed=seed))
     again = json.encode(whole(make_workload(**RICH), seed=seed))
@@ -51,7 +51,7 @@ def test_the_bytes_are_those_of_last_time(make_workload: MakeWorkload) -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_arrivals_are_in_order_numbered_and_inside(make_workload: MakeWorkload, seed: int) -> None:
     arrivals = whole(make_workload(**RICH), seed=seed)
     assert [arrival.number for arrival in arrivals] == list(range(len(arrivals)))
@@ -91,7 +91,7 @@ def test_a_flow_does_not_know_the_others(make_workload: MakeWorkload) -> None:
 
 
 @given(factor=st.floats(0.2, 5.0))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_another_rate_is_the_same_sessions_sooner(
     make_workload: MakeWorkload, factor: float
 ) -> None:
@@ -157,7 +157,6 @@ def test_a_synthetic_rate_is_had_by_its_ratio(make_workload: MakeWorkload) -> No
 
 
 @given(gaps=st.lists(st.sampled_from([0.0, 0.125, 0.5, 30.0]), min_size=8, max_size=60))
-@settings(deadline=None)
 def test_a_trace_is_played_until_the_rate_is_reached(
     gaps: list[float], make_workload: MakeWorkload, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

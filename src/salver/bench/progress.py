@@ -32,7 +32,7 @@ class Line:
         self._judge(progress)
         now = max(progress.now, 0.0)
         rate = progress.sent / now if now else 0.0
-        lag = max(progress.beats[-_RECENT:], default=0.0)
+        lag = max((0.0, *progress.beats[-_RECENT:]))  # a timer may come a little early
         return (
             f"{now:5.1f} s  {rate:6.2f} sent/s  {progress.in_flight:4d} in flight  "
             f"goodput {self._judged.share:4.0%}  lag {lag * 1000:3.0f} ms  {self._label}"

@@ -13,7 +13,7 @@ from salver.cli.last_start import LastStart
 from salver.cli.machine import this_machine
 from salver.cli.upstreams import serving_pool, takes_messages, with_fallbacks
 from salver.clock import MonotonicClock
-from salver.contract import Backend, Deployment, Engine, Overload, Scheduling
+from salver.contract import Backend, Deployment, Engine, Overload, Scheduling, TooLate
 from salver.flow import Share
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
 from salver.gateway import serve as serve_http
@@ -170,12 +170,18 @@ class Service:
             max_batch_tokens=envelope.max_batch_tokens,
             max_queued_requests=admission.max_queued_requests,
             max_queued_tokens=admission.max_queued_tokens,
+            ttft_seconds=self._first_token_within(),
             tpot_seconds=slo.tpot_p95 if slo else None,
             shares=self._shares(),
             sheds=admission.overload is Overload.SHED_LOWEST_CLASS,
             runner=runner_kind(release.runtime),
             isa=self._isa,
         )
+
+    def _first_token_within(self) -> float | None:
+        """The objective that requests are refused for; None where late is better than not at all."""
+        slo, late = self._deployment.slo, self._deployment.admission.too_late
+        return slo.ttft_p95 if slo and late is TooLate.REFUSE else None
 
     def _shares(self) -> dict[str, Share] | None:
         """What each tenant is owed; None where that is not asked."""

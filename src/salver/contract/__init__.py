@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         StateAway,
         Telemetry,
         Tenant,
+        TooLate,
         WithoutState,
     )
     from salver.contract.release import Engine, Envelope, KvCache, Quantization, Release, Runtime
@@ -51,6 +52,7 @@ _LATER = {
     "Admission": "policy",
     "Gate": "policy",
     "OnInconclusive": "policy",
+    "TooLate": "policy",
     "Overload": "policy",
     "Probes": "policy",
     "Rollout": "policy",
@@ -116,6 +118,7 @@ __all__ = [
     "Timings",
     "TokenChunk",
     "TokenLogprobs",
+    "TooLate",
     "TrafficClass",
     "UpstreamBackend",
     "Upstreams",

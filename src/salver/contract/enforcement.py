@@ -30,10 +30,12 @@ ENFORCED = {
     "release.envelope.max_output_tokens": "a request that asks for more is refused",
     "release.envelope.max_running": "bounds the sequences in a batch",
     "release.envelope.max_batch_tokens": "bounds the tokens of a step",
+    "slo.ttft_p95": "a request that waits too long for it is not begun; see too_late",
     "slo.tpot_p95": "bounds the prompt tokens of a step while others wait for their next token",
     "admission.max_queued_requests": "a request beyond it is refused",
     "admission.max_queued_tokens": "a request beyond it is refused",
     "admission.default_timeout": "the deadline of a request that brings none",
+    "admission.too_late": "decides on requests that wait too long for slo.ttft_p95",
     "admission.overload": "decides who gives way when the queue is full",
     "admission.scheduling": "the order of turns in a step",
     "admission.state_away.authentication": "decides on keys while the state store is away",
@@ -70,7 +72,6 @@ ENFORCED = {
 """Field path -> how it is kept."""
 
 NOT_YET = {
-    "slo.ttft_p95": "`salver check` foretells it; no first token is held against it.",
     "slo.e2e_p99": "No answer is held against it; deadlines are.",
     "slo.availability": "Nothing is measured against it yet.",
     "probes.golden": "Probes check that the worker answers, not what it answers.",

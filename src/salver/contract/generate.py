@@ -45,7 +45,8 @@ class SamplingParams:
 class GenerateRequest:
     """One accepted call: a prompt and `n` answers to it.
 
-    `deadline` is an instant on the machine's monotonic clock (see `salver.clock`), or None.
+    `deadline` is an instant on the machine's monotonic clock (see `salver.clock`), or None; so is
+    `arrived`, when the caller asked, where that is known.
     `cache_salt` comes from the authenticated tenant, never from the caller (law 7). `messages` is the
     conversation as JSON, for a backend that has a tokenizer of its own; empty where there is none.
     """
@@ -59,6 +60,7 @@ class GenerateRequest:
     deadline: float | None = None
     messages: bytes = b""
     traffic_class: TrafficClass = TrafficClass.STANDARD
+    arrived: float | None = None
 
 
 class Outcome(StrEnum):

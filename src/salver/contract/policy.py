@@ -46,6 +46,13 @@ class Overload(StrEnum):
     SHED_LOWEST_CLASS = "shed_lowest_class"
 
 
+class TooLate(StrEnum):
+    """What becomes of a request that has waited too long for the objective of its first token."""
+
+    REFUSE = "refuse"
+    SERVE = "serve"
+
+
 class Scheduling(StrEnum):
     """Whose turn it is in a step."""
 
@@ -109,6 +116,12 @@ class Admission(Section):
         default=Overload.REJECT_NEW,
         description="What gives way when the queue is full.",
         examples=["reject_new"],
+    )
+    too_late: TooLate = Field(
+        default=TooLate.REFUSE,
+        description="refuse: a request that waits, or would wait, too long for slo.ttft_p95 is not "
+        "begun, so that the others are in time. serve: late is better than not at all.",
+        examples=["refuse"],
     )
     state_away: StateAway = Field(
         default=StateAway(),

@@ -7,12 +7,22 @@ does.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
-from salver.contract import Decision, GenerateRequest
+from salver.contract import Action, Decision, GenerateRequest
 from salver.engine.order import Order
 from salver.engine.punctuality import Estimate, too_late
 from salver.engine.request import Request
-from salver.flow import Excess, QueueBound, passed, refused, retry_after, shed
+from salver.flow import (
+    Excess,
+    FirstTokenBound,
+    QueueBound,
+    own_seconds,
+    passed,
+    refused,
+    retry_after,
+    shed,
+)
 
 Size = tuple[int, int]  # sequences and tokens
 
@@ -36,14 +46,21 @@ class Admission:
 
     Args:
         bound: of what may wait.
+        first_token: the objective for which requests are refused or shed; None serves them late.
         sheds: whether others may give way; otherwise the newcomer is refused.
         draw: uniform in [0, 1), from the owner's random stream: spreads those who come back.
     """
 
     def __init__(
-        self, bound: QueueBound, *, sheds: bool = False, draw: Callable[[], float] = no_chance
+        self,
+        bound: QueueBound,
+        first_token: FirstTokenBound | None = None,
+        *,
+        sheds: bool = False,
+        draw: Callable[[], float] = no_chance,
     ) -> None:
         self.bound = bound
+        self._first_token = first_token
         self._sheds = sheds
         self._draw = draw
         self._was_full = False
@@ -72,16 +89,69 @@ class Admission:
         drain = order.seconds_ahead(source, running, estimate) if excess else 0.0
         if excess and not victims:
             return Verdict(refused(source.id, excess, retry_after(drain, self._draw)))
+
+        def queue() -> float:
+            return 0.0 if victims else order.seconds_ahead(source, running, estimate)
+
         hopeless = too_late(
-            source,
-            queue=lambda: 0.0 if victims else order.seconds_ahead(source, running, estimate),
-            cached=cached,
-            model=estimate.model,
-            now=estimate.now,
-        )
+            source, queue=queue, cached=cached, model=estimate.model, now=estimate.now
+        ) or self._would_be_late(source, queue, cached, estimate)
         if hopeless or not excess:
             return Verdict(hopeless)
         return Verdict(None, tuple(self._shed(victims, source, excess, drain)), victims)
+
+    def overdue(self, order: Order, now: float) -> Verdict:
+        """Those that have waited for the whole objective and were never begun."""
+        if self._first_token is None:
+            return Verdict()
+        late = [
+            request
+            for request in order
+            if now - request.arrived > self._first_token.seconds and not request.was_begun
+        ]
+        whole = {request.request_id: request for request in late}
+        decisions = (self._late(request, now, own=0.0) for request in whole.values())
+        return Verdict(None, tuple(filter(None, decisions)), tuple(late))
+
+    def begins_late(
+        self, request: Request, now: float, own: Callable[[], float]
+    ) -> Decision | None:
+        """Why a request is not begun now, whose first token would take `own` seconds from here."""
+        if self._first_token is None or request.was_begun:
+            return None
+        return self._late(request, now, own())
+
+    def _late(self, request: Request, now: float, own: float) -> Decision | None:
+        if self._first_token is None:
+            return None
+        return self._first_token.broken(
+            request.request_id,
+            wait=now - request.arrived,
+            own=own,
+            action=Action.SHED,
+            retry_after=retry_after(0.0, self._draw),
+        )
+
+    def _would_be_late(
+        self,
+        source: GenerateRequest,
+        queue: Callable[[], float],
+        cached: Callable[[], int],
+        estimate: Estimate,
+    ) -> Decision | None:
+        if (bound := self._first_token) is None:
+            return None
+        waited = 0.0 if source.arrived is None else estimate.now - source.arrived
+        if (wait := waited + queue()) <= bound.patience(inf):
+            return None
+        prompt = len(source.prompt_token_ids)
+        return bound.broken(
+            source.id,
+            wait=wait,
+            own=own_seconds(estimate.model, prompt=prompt, cached=cached(), choices=source.n),
+            action=Action.REFUSE,
+            retry_after=retry_after(0.0, self._draw),
+        )
 
     def _victims(
         self,

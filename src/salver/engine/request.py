@@ -6,6 +6,8 @@ request that has caught up gets its next token. A fresh prompt is far behind, a 
 one token behind, a preempted one fell back to zero, a prefix hit starts ahead.
 """
 
+from collections.abc import Iterable
+
 from salver.contract import GenerateRequest, SamplingParams, TokenLogprobs
 from salver.engine.output_text import OutputText
 
@@ -67,7 +69,7 @@ class Request:
         self.cancelled = False
         self.ended = False
         self.running = False
-        self.arrived = arrived
+        self.arrived = arrived if source.arrived is None else source.arrived
         self.scheduled_at: float | None = None
         self.first_token_at: float | None = None
 
@@ -78,6 +80,21 @@ class Request:
     @property
     def num_missing_tokens(self) -> int:
         return self.num_tokens - self.num_computed_tokens
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether a token of it, or of the choice whose prompt it shares, was ever computed."""
+        return (self.leader or self).scheduled_at is not None
+
+    def among(self, requests: Iterable["Request"]) -> tuple["Request", ...]:
+        """Those of them that are choices of the same request."""
+        return tuple(each for each in requests if each.request_id == self.request_id)
+
+    def waits_for_leader(self, block_size: int) -> bool:
+        """Choices 1..n-1 wait while choice 0 computes the full blocks they are going to share."""
+        if self.leader is None or self.leader.ended:
+            return False
+        return self.leader.num_computed_tokens < (len(self.prompt) - 1) // block_size * block_size
 
     @property
     def wants_prompt_logprobs(self) -> bool:

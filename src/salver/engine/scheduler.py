@@ -17,6 +17,7 @@ blocks back and is recomputed later.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from salver.contract import (
     Decision,
@@ -165,6 +166,7 @@ class Scheduler:
         """Choose the step's tokens. Expired and cancelled requests free their blocks first."""
         self._order.forget_times()
         self._drop_dead(now)
+        self._shed(self._admission.overdue(self._order, now))
         budget = StepBudget.of_step(
             self._order.protected(self._running),
             now,
@@ -177,11 +179,11 @@ class Scheduler:
         for request in self._order.turns(self._running):
             if request.running:
                 self._continue(request, step)
-            elif self._waits_for_leader(request):
+            elif request.waits_for_leader(self.kv.block_size):
                 self._order.defer(request)
             elif self._start(request, step, now):
                 self._order.start(request)
-            else:
+            elif not request.ended:
                 self._order.block(request)
         chosen = list(step.chosen.values())
         self._order.charge(chosen, self._running)
@@ -224,17 +226,22 @@ class Scheduler:
             step.crowded = True
 
     def _start(self, request: Request, step: _Step, now: float) -> bool:
-        """Start a waiting request if there is budget, a place, and blocks for its whole chunk.
+        """Start a waiting request if there is budget, a place, and blocks for its whole chunk. One
+        whose first token would be too late is shed instead.
 
         What was preempted in this step stays out of it; and after a preemption for want of blocks
         only those start for whom others have to make room.
         """
-        if request.key in step.preempted:
+        if request.key in step.preempted or request.ended:
             return False
         cached = self.kv.num_cached_tokens(request)
         missing, yields = request.num_tokens - cached, self._order.yields(request)
         count = step.budget.offer(cached, missing, after_others=yields)
         if not count or (step.crowded and not self._order.victim(request, self._running)):
+            return False
+        own = partial(step.budget.until_first_token, cached, missing, count)
+        if late := self._admission.begins_late(request, now, own):
+            self._shed(Verdict(None, (late,), request.among(self._order)))
             return False
         while len(self._running) >= self.limits.max_running or not self.kv.attach(request, count):
             victim = self._order.victim(request, self._running)
@@ -268,14 +275,6 @@ class Scheduler:
         step.preempted.add(request.key)
         _, count = step.chosen.pop(request.key, (request, 0))
         step.budget.give_back(count)
-
-    def _waits_for_leader(self, request: Request) -> bool:
-        """Choices 1..n-1 wait while choice 0 computes the full blocks they are going to share."""
-        leader = request.leader
-        if leader is None or leader.ended:
-            return False
-        shareable = (len(request.prompt) - 1) // self.kv.block_size * self.kv.block_size
-        return leader.num_computed_tokens < shareable
 
     # -- accounting ------------------------------------------------------------------------------
 

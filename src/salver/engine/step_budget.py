@@ -11,11 +11,12 @@ tokens a step in all, so that no prompt starves behind decodes that are late any
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from math import inf
+from math import ceil, inf
 
 from salver.contract import LatencyModel, StepShape
 from salver.contract.latency import EMPTY_STEP
 from salver.engine.request import Request
+from salver.flow import doubt
 
 AFTER_OTHERS = 0.5  # of a step's time, for prompts that are less urgent than the first in it
 
@@ -47,6 +48,8 @@ class StepBudget:
         self._seconds = seconds
         self._progress = progress
         self._predicted = predicted  # without the prompts that come after others
+        self._alone = predicted
+        self._slack, self._least, self._most = seconds, progress, tokens - decodes
         self._after_others = 0.0
 
     @classmethod
@@ -101,6 +104,17 @@ class StepBudget:
         if after_others:
             seconds = min(seconds, AFTER_OTHERS * self._predicted - self._after_others)
         return sure + bisect_right(more, seconds, key=cost)
+
+    def until_first_token(self, first: int, missing: int, count: int) -> float:
+        """Seconds, if a prompt of which `count` tokens are offered begins now, and this step and the
+        next ones become as long as they may: others fill what it leaves. Errs towards long."""
+        cost = self._cost(first, missing, missing)
+        slack = max(0.0, self._slack)
+        in_time = missing if cost <= slack else int(missing * slack / cost)
+        pace = max(1, self._least, min(self._most, in_time))
+        prompts = min(slack, cost * self._most / missing)
+        steps = 1 + ceil((missing - count) / pace)
+        return steps * (self._alone + prompts) * (1 + doubt(self._model))
 
     def spend(self, first: int, missing: int, count: int, *, after_others: bool = False) -> None:
         """Put what was offered into the step."""

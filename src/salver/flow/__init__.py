@@ -4,6 +4,7 @@ from salver.flow.deadline import passed
 from salver.flow.fairness import Share
 from salver.flow.feasibility import (
     certain_output,
+    doubt,
     drained,
     least_own_seconds,
     optimistic,
@@ -11,13 +12,16 @@ from salver.flow.feasibility import (
     pessimistic,
     unreachable,
 )
+from salver.flow.first_token import FirstTokenBound
 from salver.flow.queue_bound import Excess, QueueBound, refused, retry_after, shed
 
 __all__ = [
     "Excess",
+    "FirstTokenBound",
     "QueueBound",
     "Share",
     "certain_output",
+    "doubt",
     "drained",
     "least_own_seconds",
     "optimistic",

@@ -118,6 +118,7 @@ class Desk:
                 deadline=arrival.deadline,
                 messages=messages,
                 traffic_class=arrival.traffic_class,
+                arrived=arrival.arrived,
             )
             for index, (prompt, params) in enumerate(work)
         )

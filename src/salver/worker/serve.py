@@ -141,6 +141,7 @@ class EngineThread(threading.Thread):
             if core.has_work:
                 chunks = core.step()
                 self._send(StepFrame(tuple(chunks), core.load()))
+                self._tell_shed(core)
 
     def _obey(self, core: EngineCore, command: Command) -> None:
         if isinstance(command, Cancel):
@@ -153,6 +154,9 @@ class EngineThread(threading.Thread):
             self._send(Refusal(request.id, error.decision))
         except RequestError as error:
             self._send(Rejected(request.id, describe(error)))
+        self._tell_shed(core)
+
+    def _tell_shed(self, core: EngineCore) -> None:
         for request_id, decision in core.take_shed():
             self._send(Refusal(request_id, decision))
 

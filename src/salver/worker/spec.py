@@ -9,7 +9,7 @@ from salver.engine.admission import Admission
 from salver.engine.core import EngineCore
 from salver.engine.runners.choice import RunnerKind
 from salver.engine.scheduler import Limits
-from salver.flow import QueueBound, Share
+from salver.flow import FirstTokenBound, QueueBound, Share
 from salver.worker.frames import ModelFacts
 
 MODEL_ENGINE = "salver.worker.model_engine:open_model_engine"
@@ -32,6 +32,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_batch_tokens: int
     max_queued_requests: int
     max_queued_tokens: int
+    ttft_seconds: float | None = None  # slo.ttft_p95: who waits too long for it is not begun
     tpot_seconds: float | None = None  # slo.tpot_p95: what a running request may take per token
     shares: Mapping[str, Share] | None = (
         None  # of the declared tenants; None: first come, first served
@@ -49,7 +50,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def admission(self) -> Admission:
         bound = QueueBound(self.max_queued_requests, self.max_queued_tokens)
         draw = Random().random  # noqa: S311 - spreads retries; nobody must not guess it
-        return Admission(bound, sheds=self.sheds, draw=draw)
+        first_token = None if self.ttft_seconds is None else FirstTokenBound(self.ttft_seconds)
+        return Admission(bound, first_token, sheds=self.sheds, draw=draw)
 
 
 OpenEngine = Callable[[WorkerSpec], tuple[EngineCore, ModelFacts]]

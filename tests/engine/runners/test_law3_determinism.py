@@ -52,7 +52,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     threads=st.integers(1, 3),
     chance=st.randoms(use_true_random=False),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
     config: ModelConfig, lengths: list[int], block_size: int, threads: int, chance: random.Random
 ) -> None:
@@ -73,7 +73,7 @@ def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
 
 
 @given(shared=st.integers(1, 6), rest=st.integers(1, 80), chance=st.randoms(use_true_random=False))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_prefix_hit_changes_no_bit(shared: int, rest: int, chance: random.Random) -> None:
     """The second sequence reads blocks that the first one wrote, from this step or an earlier one."""
     config = tiny_config(num_heads=6, num_kv_heads=2)
@@ -97,7 +97,7 @@ def test_a_prefix_hit_changes_no_bit(shared: int, rest: int, chance: random.Rand
     window=st.sampled_from([None, 600]),
     chance=st.randoms(use_true_random=False),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_bits_hold_over_many_key_tiles(
     length: int, window: int | None, chance: random.Random
 ) -> None:
@@ -118,7 +118,7 @@ def test_bits_hold_over_many_key_tiles(
     outputs=st.integers(1, 600),
     chance=st.randoms(use_true_random=False),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_row_of_a_product_does_not_know_its_neighbours(
     rows: int, width: int, outputs: int, chance: random.Random
 ) -> None:

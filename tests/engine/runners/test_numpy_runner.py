@@ -55,7 +55,7 @@ def test_logits_are_those_of_the_textbook(config: ModelConfig) -> None:
     length=st.integers(1, 200),
     block_size=st.sampled_from([4, 16, 48, 64]),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_window_hides_all_but_its_last_keys(window: int, length: int, block_size: int) -> None:
     config = tiny_config(num_layers=1, sliding_window=window)
     checkpoint = TinyCheckpoint(config, seed=window)
