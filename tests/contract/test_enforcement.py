@@ -1,11 +1,14 @@
 """Nothing in a contract is silently ignored: every field is kept, or said not to be (law 9)."""
 
+from pathlib import Path
+
 import pytest
 
 from salver.contract import Deployment, declared_only, load_deployment, unavailable
-from salver.contract.enforcement import ENFORCED, NOT_YET, enforcement_of
+from salver.contract.enforcement import ENFORCED, NOT_YET, NOT_YET_UPSTREAM, enforcement_of
 from salver.contract.section import section_in, walk
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 FIELDS = {path: section_in(info.annotation) for path, info in walk(Deployment)}
 PLAIN = [path for path, section in FIELDS.items() if section is None]
 
@@ -19,10 +22,12 @@ def test_every_field_is_in_exactly_one_list(path: str) -> None:
 def test_the_lists_name_fields_only() -> None:
     assert set(ENFORCED) <= set(PLAIN), "a section may not be enforced wholesale"
     assert set(NOT_YET) <= set(FIELDS)
+    assert set(NOT_YET_UPSTREAM) <= set(ENFORCED), "what nobody keeps is in the other list"
 
 
 def test_every_part_says_one_sentence() -> None:
-    assert all(sentence.endswith(".") for sentence in NOT_YET.values())
+    sentences = (NOT_YET | NOT_YET_UPSTREAM).values()
+    assert all(sentence.endswith(".") for sentence in sentences)
 
 
 def test_the_full_contract_declares_all_that_is_not_kept(full_text: str) -> None:
@@ -49,6 +54,22 @@ def test_the_short_contract_is_kept_whole(short_text: str) -> None:
 def test_only_what_is_declared_counts(short_text: str, added: str, paths: list[str]) -> None:
     deployment = load_deployment(f"{short_text}\n{added}\n")
     assert [part.path for part in declared_only(deployment)] == paths
+
+
+def test_what_our_engine_alone_keeps_is_said_in_front_of_other_servers() -> None:
+    text = (EXAMPLES / "upstream-vllm.yaml").read_text()
+    assert declared_only(load_deployment(text)) == ()
+    text = text.replace(
+        "admission: {", "admission: {scheduling: fcfs, overload: shed_lowest_class, "
+    )
+    text += "slo: {ttft_p95: 1s, tpot_p95: 50ms}\ntenants: [{name: a, weight: 2, class: batch}]\n"
+    assert [part.path for part in declared_only(load_deployment(text))] == [
+        "slo.ttft_p95",
+        "slo.tpot_p95",
+        "admission.overload",
+        "tenants.weight",
+        "tenants.class",
+    ]
 
 
 def test_an_engine_that_this_build_lacks_is_a_fault(full_text: str, short_text: str) -> None:

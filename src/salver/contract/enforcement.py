@@ -3,7 +3,7 @@
 A contract may declare what a later version will enforce; it is then validated like the rest, and
 `salver check` says plainly that nothing acts on it yet. Every field of the schema is in exactly one
 of the two lists, by itself or through the section that holds it; a test walks the schema and fails
-for a field that is in neither.
+for a field that is in neither. A third list has what is kept by our own engine only.
 """
 
 from dataclasses import dataclass
@@ -81,9 +81,24 @@ NOT_YET = {
 }
 """Path of a field or of a whole section -> what happens instead, as one sentence."""
 
+NOT_YET_UPSTREAM = {
+    "slo.ttft_p95": "Nothing is refused for it in front of other servers; deadlines are kept.",
+    "slo.tpot_p95": "Other servers make up their steps themselves.",
+    "admission.scheduling": "Requests wait for other servers in the order in which they came.",
+    "admission.overload": "A full queue in front of other servers refuses whoever comes.",
+    "admission.too_late": "Nothing is refused for slo.ttft_p95 in front of other servers.",
+    "tenants.weight": "Requests wait for other servers in the order in which they came.",
+    "tenants.class": "Requests wait for other servers in the order in which they came.",
+    "tenants.kv_share": "Other servers share out their KV pools themselves.",
+}
+"""The same where other servers compute (`engine: upstream`), besides NOT_YET."""
+
 _KEPT_ANYWAY = {
     "telemetry.prompt_logging": "off",
     "telemetry.trace_sample": 0.0,
+    "admission.scheduling": "fcfs",
+    "admission.overload": "reject_new",
+    "admission.too_late": "serve",
 }
 """Values of not yet enforced fields that say what happens in any case."""
 
@@ -104,9 +119,11 @@ class DeclaredOnly:
 
 def declared_only(deployment: Deployment) -> tuple[DeclaredOnly, ...]:
     """The parts that the deployment declares and this version does not enforce."""
+    upstream = deployment.release.runtime.engine is Engine.UPSTREAM
+    parts = {**NOT_YET, **(NOT_YET_UPSTREAM if upstream else {})}
     return tuple(
         DeclaredOnly(path, sentence)
-        for path, sentence in NOT_YET.items()
+        for path, sentence in parts.items()
         if (declared := _declared(deployment, path)) is not None
         if declared != _KEPT_ANYWAY.get(path)
     )
