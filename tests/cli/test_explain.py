@@ -43,8 +43,8 @@ def test_every_part_of_a_contract_is_explained(capsys: pytest.CaptureFixture[str
 def test_a_part_says_whether_it_is_enforced(capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(capsys, "explain", "release.envelope.max_running")
     assert "enforced  bounds the sequences in a batch" in out
-    (record,) = json.loads(printed(capsys, "explain", "slo.ttft_p95", "--json"))
-    assert (record["path"], record["enforced"]) == ("slo.ttft_p95", False)
+    (record,) = json.loads(printed(capsys, "explain", "slo.e2e_p99", "--json"))
+    assert (record["path"], record["enforced"]) == ("slo.e2e_p99", False)
 
 
 def test_a_choice_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
