@@ -331,15 +331,15 @@ class FairOrder:
         return f"<FairOrder {list(self._accounts.values())}, {self._services}>"
 
 
-def _last_first(account: Account, running: Sequence[Request]) -> Iterator[list[Request]]:
+def _last_first(account: Account, running: Sequence[Request]) -> Iterator[Sequence[Request]]:
     """Its requests that were never started, those that would be served last first."""
     begun = {request.request_id for request in running}
     for request in list(reversed(account.waiting)):
         if request.request_id in begun:
             continue
         begun.add(request.request_id)
-        group = [each for each in account.waiting if each.request_id == request.request_id]
-        if all((each.leader or each).scheduled_at is None for each in group):
+        group = request.among(account.waiting)
+        if not any(each.was_begun for each in group):
             yield group
 
 

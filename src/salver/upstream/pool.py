@@ -14,21 +14,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from salver.clock import Clock
-from salver.contract import (
-    Action,
-    Cause,
-    Decision,
-    GenerateRequest,
-    LoadSnapshot,
-    TokenChunk,
-)
+from salver.contract import Decision, GenerateRequest, LoadSnapshot, TokenChunk
 from salver.errors import BackendUnavailable, Refused
 from salver.flow.circuit_breaker import BreakerRule, Ticket
 from salver.flow.queue_bound import QueueBound
 from salver.flow.replica_choice import PrefixMap, choose, prefixes_of
 from salver.flow.retry_budget import RetryBudget
 from salver.telemetry import Decided, Observer
-from salver.upstream.refusing import expired
+from salver.upstream.refusing import RETRY_AFTER_S, expired, unavailable
 from salver.upstream.replica import Replica
 from salver.upstream.server import UpstreamServer
 from salver.upstream.waiting import FirstComeQueue, Queue, Waiter
@@ -236,16 +229,8 @@ class UpstreamPool:
     def _nobody(self, request: GenerateRequest) -> Decision:
         now = self._clock.now()
         wait = min(each.breaker.retry_after(now) for each in self._replicas.values())
-        return Decision(
-            id=f"dec-{request.id}",
-            rule="upstreams.available",
-            value=0,
-            limit=1,
-            action=Action.REFUSE,
-            cause=Cause.SERVER,
-            reason=f"no server of {self._name!r} may be asked: each has failed lately",
-            retry_after=max(wait, 0.0),
-        )
+        reason = f"no server of {self._name!r} may be asked: each has failed lately"
+        return unavailable(request.id, reason, max(wait, 0.0))
 
     def _decide(self, decision: Decision, request: GenerateRequest) -> None:
         self._observe(Decided(decision, request.tenant, request.id))
@@ -277,18 +262,7 @@ class _Failed(Exception):
         """The refusal that the caller gets when it is not tried again."""
         if isinstance(self.error, Refused):
             return self.error
-        return Refused(
-            Decision(
-                id=f"dec-{request.id}",
-                rule="upstreams.available",
-                value=0,
-                limit=1,
-                action=Action.REFUSE,
-                cause=Cause.SERVER,
-                reason=self.error.problem,
-                retry_after=1.0,
-            )
-        )
+        return Refused(unavailable(request.id, self.error.problem, RETRY_AFTER_S))
 
 
 def _waiter(request: GenerateRequest, avoided: frozenset[str]) -> Waiter:

@@ -61,6 +61,20 @@ def hangs(name: str, *, begun: bool) -> BackendLost | BackendUnavailable:
     return kind(f"the upstream {name!r} hangs: it sends nothing", rule="upstreams.silent_after")
 
 
+def unavailable(request_id: str, reason: str, retry_after: float) -> Decision:
+    """No server has answered, or may be asked."""
+    return Decision(
+        id=f"dec-{request_id}",
+        rule="upstreams.available",
+        value=0,
+        limit=1,
+        action=Action.REFUSE,
+        cause=Cause.SERVER,
+        reason=reason,
+        retry_after=retry_after,
+    )
+
+
 def _message(told: bytes) -> str:
     """What the server says of it, shortened."""
     try:
