@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from salver.contract import GenerateRequest, SamplingParams
-from salver.engine import MemoryPlan, plan_memory
 from salver.engine.runners.choice import RunnerKind, native_is_built
 from salver.models import open_checkpoint
 from salver.registry import ArtifactRef, ArtifactStore, pull
 from salver.worker import Supervisor, WorkerSpec
+from salver.worker.model_engine import plan_of
 
 pytestmark = [
     pytest.mark.model,
@@ -56,7 +56,7 @@ async def test_the_resident_set_is_weights_pool_and_little_more(
     supervisor: Supervisor, spec: WorkerSpec, smollm2_path: Path
 ) -> None:
     """On a first start, which decodes and packs the weights; every block of the pool was written."""
-    plan = plan_of(spec, smollm2_path)
+    plan = plan_of(spec, open_checkpoint(smollm2_path))
     await supervisor.start()
     resident = [resident_bytes(supervisor)]
     for lengths in ([STREAM_PROMPT + i for i in range(STREAMS)], [LONG_PROMPT] * 3):
@@ -68,20 +68,6 @@ async def test_the_resident_set_is_weights_pool_and_little_more(
     held = plan.weights_bytes + plan.kv_pool_bytes
     assert resident[-1] > held, "another process was measured, or not all of it"
     assert max(resident) <= held + BESIDE_WEIGHTS_AND_POOL, resident
-
-
-def plan_of(spec: WorkerSpec, model: Path) -> MemoryPlan:
-    checkpoint = open_checkpoint(model)
-    return plan_memory(
-        checkpoint.config,
-        spec.runner,
-        formats=checkpoint.formats,
-        memory_bytes=spec.memory_bytes,
-        threads=spec.threads,
-        max_batch_tokens=spec.max_batch_tokens,
-        max_running=spec.max_running,
-        max_context_tokens=spec.max_context_tokens,
-    )
 
 
 async def serve(supervisor: Supervisor, lengths: Sequence[int]) -> None:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from salver.clock import MonotonicClock
-from salver.engine import EngineCore, plan_memory
+from salver.engine import EngineCore, MemoryPlan, plan_memory
 from salver.engine.calibration import calibrate
 from salver.engine.runners.choice import open_runner
-from salver.models import open_checkpoint, open_tokenizer
+from salver.models import Checkpoint, open_checkpoint, open_tokenizer
 from salver.registry import ArtifactStore, Digest
 from salver.worker.confinement import give_back_freed_memory
 from salver.worker.frames import ModelFacts
@@ -29,16 +29,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
     digest = Digest.parse(spec.digest)
     path = ArtifactStore(Path(spec.store)).open_verified(digest)
     checkpoint = open_checkpoint(path)
-    plan = plan_memory(
-        checkpoint.config,
-        spec.runner,
-        formats=checkpoint.formats,
-        memory_bytes=spec.memory_bytes,
-        threads=spec.threads,
-        max_batch_tokens=spec.max_batch_tokens,
-        max_running=spec.max_running,
-        max_context_tokens=spec.max_context_tokens,
-    )
+    plan = plan_of(spec, checkpoint)
     clock = MonotonicClock()
     tokenizer = open_tokenizer(checkpoint, path)
     runner = open_runner(
@@ -76,3 +67,17 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         latency=latency,
     )
     return core, facts
+
+
+def plan_of(spec: WorkerSpec, checkpoint: Checkpoint) -> MemoryPlan:
+    """What the spec's memory is for. Raises DoesNotFit."""
+    return plan_memory(
+        checkpoint.config,
+        spec.runner,
+        formats=checkpoint.formats,
+        memory_bytes=spec.memory_bytes,
+        threads=spec.threads,
+        max_batch_tokens=spec.max_batch_tokens,
+        max_running=spec.max_running,
+        max_context_tokens=spec.max_context_tokens,
+    )
