@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 from cells import Asked, Bench, Cell, OutOfTime
-from servers import Running, Server, ServerFailed, select, servers
+from servers import NOT_RUNNING, Running, Server, ServerFailed, select, servers
 from tables import capacity_table, head, notes, sweep_table
 
 from salver.bench.search import Point, sweep
@@ -46,7 +46,7 @@ class Task:
     def kept(self, server: Server, workload: Workload) -> "Cell | list[Point] | None":
         """What is found already, if nothing is left to do."""
         try:
-            return self.make(server, workload, Running("", 0), float("-inf"))
+            return self.make(server, workload, NOT_RUNNING, float("-inf"))
         except OutOfTime:
             return None
 

@@ -11,7 +11,7 @@ written beside it.
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,11 +97,11 @@ class Bench:
         beyond = None
         if found.highest and asked.beyond:
             beyond = await probe(runs, found.highest * asked.beyond, asked.seeds)
-        return Cell(workload.mix, server, weights, capacity, found, beyond, self._most_foreign())
+        return Cell(workload.mix, server, weights, capacity, found, beyond, self.most_foreign())
 
     def runs(self, workload: Workload) -> Measure:
         """The mix at a rate. A run that was spoiled is made again, with another seed: the server
-        knows the prompts of the first."""
+        knows the prompts of the first. The best of three is kept, be it valid or not."""
 
         async def run(rate: float, seed: int) -> Measurement:
             factor = workload.factor_for(rate)
@@ -114,7 +114,7 @@ class Bench:
             self._note(rate, foreign)
             return made
 
-        return kept(run, self.directory, workload.mix)
+        return kept(run, self.directory, workload.mix, invalid_too=True)
 
     async def _capacity(self, workload: Workload) -> float:
         closed = closed_loop_of(workload.mix)
@@ -133,7 +133,7 @@ class Bench:
         """A run, and the share of the machine that others took meanwhile."""
         if time.monotonic() + workload.mix.duration + ENDING_SECONDS > self.deadline:
             raise OutOfTime
-        ours = (self.server.session, os.getsid(0))
+        ours = (*self.server.sessions, os.getsid(0))
         target = Target(self.server.url, NAME)
         before = CpuTime.of(*ours)
         made = await measure(workload, target, seed=seed, rate_factor=factor)
@@ -143,9 +143,12 @@ class Bench:
         with (self.directory / OTHERS).open("a") as file:
             file.write(json.dumps({"rate": rate, "others_took": foreign}) + "\n")
 
-    def _most_foreign(self) -> float:
+    def most_foreign(self, rates: Collection[float] | None = None) -> float:
+        """The largest share of the machine that others took, in runs at these rates or in all."""
         lines = (self.directory / OTHERS).read_text().splitlines()
-        return max(float(json.loads(line)["others_took"]) for line in lines)
+        told = [json.loads(line) for line in lines]
+        asked = (one for one in told if rates is None or one["rate"] in rates)
+        return max((float(one["others_took"]) for one in asked), default=0.0)
 
 
 def closed_loop_of(mix: Mix) -> Mix:
