@@ -44,8 +44,8 @@ class Server:
     starts_within: float = 10.0
 
     @contextmanager
-    def running(self, logs: Path) -> "Iterator[Running]":
-        """It, while it runs. Raises ServerFailed."""
+    def running(self, logs: Path) -> Iterator[str]:
+        """Its address, while it runs as a child of this process. Raises ServerFailed."""
         port = _free_port()
         command = [part.replace("{port}", str(port)) for part in self.command]
         with (logs / f"{self.name}.log").open("ab") as log:
@@ -60,17 +60,9 @@ class Server:
         try:
             url = f"http://127.0.0.1:{port}"
             _await(url + self.ready, process, self.name)
-            yield Running(url, process.pid)
+            yield url
         finally:
             _end(process)
-
-
-@dataclass(frozen=True)
-class Running:
-    """A server that answers at `url`; all its processes are of one `session`."""
-
-    url: str
-    session: int
 
 
 def salver_server(contract: Path) -> Server:
