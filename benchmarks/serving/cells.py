@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import NAME, Running
+from servers import NAME
 
 from salver.bench.kept import kept
 from salver.bench.measure import Measurement, measure
@@ -77,7 +77,7 @@ class Bench:
     With a deadline that has passed it only reads. `data` is where files are that mixes name.
     """
 
-    server: Running
+    url: str
     directory: Path
     data: Sequence[Path]
     deadline: float = float("-inf")
@@ -133,11 +133,10 @@ class Bench:
         """A run, and the share of the machine that others took meanwhile."""
         if time.monotonic() + workload.mix.duration + ENDING_SECONDS > self.deadline:
             raise OutOfTime
-        ours = (*self.server.sessions, os.getsid(0))
-        target = Target(self.server.url, NAME)
-        before = CpuTime.of(*ours)
+        target = Target(self.url, NAME)
+        before = CpuTime.of(os.getpid())
         made = await measure(workload, target, seed=seed, rate_factor=factor)
-        return CpuTime.of(*ours).foreign_since(before), made
+        return CpuTime.of(os.getpid()).foreign_since(before), made
 
     def _note(self, rate: float, foreign: float) -> None:
         with (self.directory / OTHERS).open("a") as file:

@@ -24,15 +24,7 @@ from pathlib import Path
 import uvloop
 from bench import CONTRACT, HERE, MIXES, SOMETHING_LEFT
 from cells import Asked, Bench, OutOfTime
-from servers import (
-    NOT_RUNNING,
-    Running,
-    Server,
-    ServerFailed,
-    salver_before_vllm,
-    select,
-    servers,
-)
+from servers import Server, ServerFailed, salver_before_vllm, select, servers
 from tables import Swept, head, notes, overload_table
 
 from salver.bench.search import sweep
@@ -58,14 +50,14 @@ class Task:
     def kept(self, server: Server) -> Swept | None:
         """What is found already, if nothing is left to do."""
         try:
-            return uvloop.run(self.make(server, NOT_RUNNING, float("-inf")))
+            return uvloop.run(self.make(server, "", float("-inf")))
         except OutOfTime:
             return None
 
-    async def make(self, server: Server, running: Running, deadline: float) -> Swept:
+    async def make(self, server: Server, url: str, deadline: float) -> Swept:
         """Find the capacity, then go over it. Raises OutOfTime."""
         directory = self.output / f"{self.workload.mix.name}-{server.name}"
-        bench = Bench(running, directory, self.data, deadline)
+        bench = Bench(url, directory, self.data, deadline)
         capacity, held = self.capacities.get(server.name), True
         if capacity is None:
             asked = Asked(GOOD, self.seeds, beyond=0)
@@ -130,9 +122,9 @@ def serve(task: Task, server: Server, deadline: float) -> None:
         return
     if time.monotonic() + server.starts_within > deadline:
         raise OutOfTime
-    with server.running(task.output) as running:
+    with server.running(task.output) as url:
         print(f"{datetime.now(UTC):%H:%M:%S} {server.name}", flush=True)
-        uvloop.run(task.make(server, running, deadline))
+        uvloop.run(task.make(server, url, deadline))
 
 
 def report(task: Task, chosen: Sequence[Server], failures: dict[str, str]) -> str:

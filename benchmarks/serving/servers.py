@@ -50,15 +50,17 @@ class Server:
     behind: "Server | None" = None
 
     @contextmanager
-    def running(self, logs: Path) -> "Iterator[Running]":
-        """It, while it runs, and what it stands in front of. Raises ServerFailed."""
+    def running(self, logs: Path) -> Iterator[str]:
+        """Its address, while it and what it stands in front of run as children of this process.
+
+        Raises ServerFailed.
+        """
         behind = self.behind.running(logs) if self.behind else nullcontext()
-        with behind as other, self._alone(logs) as running:
-            sessions = other.sessions if other else ()
-            yield replace(running, sessions=running.sessions + sessions)
+        with behind, self._alone(logs) as url:
+            yield url
 
     @contextmanager
-    def _alone(self, logs: Path) -> "Iterator[Running]":
+    def _alone(self, logs: Path) -> Iterator[str]:
         port = self.port or _free_port()
         command = [part.replace("{port}", str(port)) for part in self.command]
         with (logs / f"{self.name}.log").open("ab") as log:
@@ -73,20 +75,9 @@ class Server:
         try:
             url = f"http://127.0.0.1:{port}"
             _await(url + self.ready, process, self.name)
-            yield Running(url, (process.pid,))
+            yield url
         finally:
             _end(process)
-
-
-@dataclass(frozen=True)
-class Running:
-    """A server that answers at `url`; all its processes are of these `sessions`."""
-
-    url: str
-    sessions: tuple[int, ...]
-
-
-NOT_RUNNING = Running("", ())
 
 
 def salver_server(contract: Path) -> Server:

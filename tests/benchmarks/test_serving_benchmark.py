@@ -96,11 +96,11 @@ async def test_a_cell_keeps_its_runs_and_says_what_is_missing(
     workload = Workload(load_mix(MIX))
     command = (sys.executable, str(BENCHMARKS / "serving" / "serve_paced.py"), "{port}")
     cells, server = serving.cells, serving.servers.Server("paced", "", command, "/metrics")
-    with server.running(tmp_path) as running:
-        bench = cells.Bench(running, tmp_path / "cell", (), float("inf"))
+    with server.running(tmp_path) as url:
+        bench = cells.Bench(url, tmp_path / "cell", (), float("inf"))
         made = await bench.runs(workload)(20.0, 0)
     assert made.report.total.endings == {"complete": made.report.total.arrivals}
-    again = cells.Bench(running, tmp_path / "cell", ())  # nobody listens any more
+    again = cells.Bench(url, tmp_path / "cell", ())  # nobody listens any more
     assert await again.runs(workload)(20.0, 0) == made
     with pytest.raises(cells.OutOfTime):
         await again.runs(workload)(30.0, 0)
