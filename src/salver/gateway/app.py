@@ -1,7 +1,7 @@
 """The gateway put together: what is handed in, which path leads where, how errors leave."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -43,7 +43,7 @@ from salver.gateway.wire.chat import ChatCompletion, ChatCompletionChunk
 from salver.gateway.wire.completion import Completion, CompletionChunk
 from salver.models import ChatTemplate, Tokenizer
 from salver.state import DecisionLog
-from salver.telemetry import Event, Observer, ServiceLabels
+from salver.telemetry import Observers, ServiceLabels
 from salver.telemetry.exporters.prometheus import PrometheusExporter
 
 
@@ -57,6 +57,7 @@ def create_app(
     ready: Callable[[], bool],
     tenancy: Tenancy | None = None,
     decisions: DecisionLog | None = None,
+    observers: Observers | None = None,
     clock: Clock | None = None,
     worker_restarts: Callable[[], int] = lambda: 0,
     entropy: random.Random | None = None,
@@ -73,6 +74,8 @@ def create_app(
         ready: whether a real inference passed lately; asked at each /ready and each scrape.
         tenancy: the tenants, their keys and their quotas; without it everybody may come in.
         decisions: where every Decision is kept; nowhere without it.
+        observers: told what happens here, `decisions` among them; the metrics join. By default there
+            are no others.
         clock: the clock that the backend's deadlines are on; the machine's by default.
         worker_restarts: how often a worker was restarted; asked at each scrape.
         entropy: where ids and seeds come from; the system's by default. Seed it to repeat a run.
@@ -86,7 +89,8 @@ def create_app(
         worker_restarts=worker_restarts,
         decisions_lost=lambda: decisions.lost if decisions else 0,
     )
-    observe = _all([exporter.observe, *([decisions.observe] if decisions else [])])
+    observe = observers or Observers(*([decisions.observe] if decisions else []))
+    observe.join(exporter.observe)
     quotas = tenancy.quotas(observe) if tenancy else NoQuotas()
     desk = Desk(
         served=served,
@@ -133,14 +137,6 @@ def _put_edge_before(app: FastAPI, desk: Desk, door: Door) -> None:
         ids=desk.ids,
         refusals=desk.refusals,
     )
-
-
-def _all(observers: Sequence[Observer]) -> Observer:
-    def observe(event: Event) -> None:
-        for observer in observers:
-            observer(event)
-
-    return observe
 
 
 def _inference(desk: Desk) -> APIRouter:
