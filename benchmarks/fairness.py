@@ -127,8 +127,10 @@ def play(core: EngineCore, loads: Collection[Load], seconds: float) -> Seen:
                 GenerateRequest(name, prompt, sampling, tenant=load.tenant, cache_salt=load.tenant)
             )
             meant[name] = at
-        chunks = core.step() if core.has_work else time.sleep(0.0002) or []
-        for chunk in chunks:
+        if not core.has_work:
+            time.sleep(0.0002)
+            continue
+        for chunk in core.step():
             if chunk.token_ids and chunk.request_id not in ttft:
                 ttft[chunk.request_id] = time.perf_counter() - began - meant[chunk.request_id]
     # A quiet request that has no token yet has waited until now.

@@ -95,7 +95,7 @@ def native(kind: RunnerKind, checkpoint: Checkpoint, threads: int) -> Iterator[P
 def llama_cpp(python: Path, model: Path, file_type: str, vocab_size: int) -> Iterator[Predict]:
     """llama.cpp in a process of its own, with the model in one of its file types."""
     script = Path(__file__).with_name("quality_llamacpp.py")
-    command = [python, script, model.resolve(), file_type, str(WINDOW)]
+    command = [str(python), str(script), str(model.resolve()), file_type, str(WINDOW)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         stdin, stdout = process.stdin, process.stdout
         assert stdin is not None

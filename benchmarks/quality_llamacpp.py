@@ -32,7 +32,7 @@ def quantized(source: Path, file_type: str, target: Path) -> Path:
     return target
 
 
-class Model(llama_cpp.LlamaModel):
+class Model(llama_cpp.LlamaModel):  # type: ignore[misc] # of a package without types
     """With what `get_logits_ith` of cyllama 0.2.18 looks for, and does not find."""
 
     @property

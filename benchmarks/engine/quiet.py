@@ -1,6 +1,7 @@
 """Others on this machine: what they take of it, and waiting for them to be quiet."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +40,17 @@ def _busy_share() -> float:
 
 @dataclass(frozen=True)
 class CpuTime:
-    """Clock ticks since boot: all cores busy, all cores together, and those of our own sessions."""
+    """Clock ticks since boot: all cores busy, all cores together, and those of our own processes."""
 
     busy: int
     total: int
     own: int
 
     @classmethod
-    def of(cls, *sessions: int) -> Self:
+    def of(cls, *roots: int) -> Self:
+        """Own are the processes `roots` and all that descend from them, whatever their sessions."""
         busy, total = cpu_ticks()
-        return cls(busy, total, _session_ticks(sessions))
+        return cls(busy, total, _ticks_of_trees(roots))
 
     def foreign_since(self, before: Self) -> float:
         """The share of the machine that others took."""
@@ -56,14 +58,20 @@ class CpuTime:
         return max(busy, 0) / max(self.total - before.total, 1)
 
 
-def _session_ticks(sessions: Sequence[int]) -> int:
-    """User and system ticks of the sessions' living processes and the children they reaped."""
-    ticks = 0
+def _ticks_of_trees(roots: Sequence[int]) -> int:
+    """User and system ticks of living processes and of the children they reaped."""
+    ticks, children = {}, defaultdict(list)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:  # it ended meanwhile
             continue
-        if int(fields[3]) in sessions:
-            ticks += sum(map(int, fields[11:15]))
-    return ticks
+        pid, parent = int(stat.parent.name), int(fields[1])
+        ticks[pid] = sum(map(int, fields[11:15]))
+        children[parent].append(pid)
+    total, todo = 0, list(dict.fromkeys(roots))
+    while todo:
+        pid = todo.pop()
+        total += ticks.get(pid, 0)
+        todo += children[pid]
+    return total

@@ -154,8 +154,7 @@ def measured(
 ) -> Line:
     """One run of one tool, or of ours, against a server of its own; its directory keeps it."""
     directory.mkdir(parents=True, exist_ok=True)
-    with server.running(directory) as running:
-        url = running.url
+    with server.running(directory) as url:
         warm_up(url, load)
         before = counted(url)
         if tool:

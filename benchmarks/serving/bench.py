@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 from cells import Asked, Bench, Cell, OutOfTime
-from servers import Running, Server, ServerFailed, select, servers
+from servers import Server, ServerFailed, select, servers
 from tables import capacity_table, head, notes, sweep_table
 
 from salver.bench.search import Point, sweep
@@ -46,16 +46,16 @@ class Task:
     def kept(self, server: Server, workload: Workload) -> "Cell | list[Point] | None":
         """What is found already, if nothing is left to do."""
         try:
-            return self.make(server, workload, Running("", 0), float("-inf"))
+            return self.make(server, workload, "", float("-inf"))
         except OutOfTime:
             return None
 
     def make(
-        self, server: Server, workload: Workload, running: Running, deadline: float
+        self, server: Server, workload: Workload, url: str, deadline: float
     ) -> "Cell | list[Point]":
         """Do what is left under one mix. Raises OutOfTime."""
         directory = self.output / f"{workload.mix.name}-{server.name}"
-        bench = Bench(running, directory, self.data, deadline)
+        bench = Bench(url, directory, self.data, deadline)
         if self.rates:
             return uvloop.run(sweep(bench.runs(workload), self.rates, self.asked.seeds))
         return uvloop.run(bench.search(workload, self.asked, server.name, server.weights))
@@ -111,10 +111,10 @@ def serve(task: Task, server: Server) -> None:
         return
     if time.monotonic() + server.starts_within > task.deadline:
         raise OutOfTime
-    with server.running(task.output) as running:
+    with server.running(task.output) as url:
         for workload in left:
             print(f"{datetime.now(UTC):%H:%M:%S} {workload.mix.name}, {server.name}", flush=True)
-            task.make(server, workload, running, task.deadline)
+            task.make(server, workload, url, task.deadline)
 
 
 def report(task: Task, chosen: Sequence[Server], failures: dict[str, str]) -> str:

@@ -11,11 +11,11 @@ written beside it.
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import NAME, Running
+from servers import NAME
 
 from salver.bench.kept import kept
 from salver.bench.measure import Measurement, measure
@@ -77,7 +77,7 @@ class Bench:
     With a deadline that has passed it only reads. `data` is where files are that mixes name.
     """
 
-    server: Running
+    url: str
     directory: Path
     data: Sequence[Path]
     deadline: float = float("-inf")
@@ -97,11 +97,11 @@ class Bench:
         beyond = None
         if found.highest and asked.beyond:
             beyond = await probe(runs, found.highest * asked.beyond, asked.seeds)
-        return Cell(workload.mix, server, weights, capacity, found, beyond, self._most_foreign())
+        return Cell(workload.mix, server, weights, capacity, found, beyond, self.most_foreign())
 
     def runs(self, workload: Workload) -> Measure:
         """The mix at a rate. A run that was spoiled is made again, with another seed: the server
-        knows the prompts of the first."""
+        knows the prompts of the first. The best of three is kept, be it valid or not."""
 
         async def run(rate: float, seed: int) -> Measurement:
             factor = workload.factor_for(rate)
@@ -114,7 +114,7 @@ class Bench:
             self._note(rate, foreign)
             return made
 
-        return kept(run, self.directory, workload.mix)
+        return kept(run, self.directory, workload.mix, invalid_too=True)
 
     async def _capacity(self, workload: Workload) -> float:
         closed = closed_loop_of(workload.mix)
@@ -133,19 +133,21 @@ class Bench:
         """A run, and the share of the machine that others took meanwhile."""
         if time.monotonic() + workload.mix.duration + ENDING_SECONDS > self.deadline:
             raise OutOfTime
-        ours = (self.server.session, os.getsid(0))
-        target = Target(self.server.url, NAME)
-        before = CpuTime.of(*ours)
+        target = Target(self.url, NAME)
+        before = CpuTime.of(os.getpid())
         made = await measure(workload, target, seed=seed, rate_factor=factor)
-        return CpuTime.of(*ours).foreign_since(before), made
+        return CpuTime.of(os.getpid()).foreign_since(before), made
 
     def _note(self, rate: float, foreign: float) -> None:
         with (self.directory / OTHERS).open("a") as file:
             file.write(json.dumps({"rate": rate, "others_took": foreign}) + "\n")
 
-    def _most_foreign(self) -> float:
+    def most_foreign(self, rates: Collection[float] | None = None) -> float:
+        """The largest share of the machine that others took, in runs at these rates or in all."""
         lines = (self.directory / OTHERS).read_text().splitlines()
-        return max(float(json.loads(line)["others_took"]) for line in lines)
+        told = [json.loads(line) for line in lines]
+        asked = (one for one in told if rates is None or one["rate"] in rates)
+        return max((float(one["others_took"]) for one in asked), default=0.0)
 
 
 def closed_loop_of(mix: Mix) -> Mix:

@@ -11,17 +11,25 @@ import json
 import multiprocessing
 import os
 import sys
+from functools import partial
 from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import openvino
 import openvino_genai
+from numpy.typing import NDArray
 
 KV_CACHE_GB = 2
 
+Ids = NDArray[np.int64]
+Pipe: TypeAlias = "Connection[Any, Any]"
+Tokens = asyncio.Queue[list[int] | None]
 
-def step_for_ever(pipe, model):
+
+def step_for_ever(pipe: Pipe, model: str) -> None:
     """The pipeline's process: (name, ids, max_tokens) in, or (name, None, 0) to give one up; per
     step a list of (name, tokens, ended) out."""
     scheduler = openvino_genai.SchedulerConfig()
@@ -37,7 +45,7 @@ def step_for_ever(pipe, model):
     }
     pipeline = openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
     pipe.send("ready")
-    running = {}
+    running: dict[int, openvino_genai.GenerationHandle] = {}
     while True:
         while not running or pipe.poll():
             name, ids, max_tokens = pipe.recv()
@@ -56,8 +64,8 @@ def step_for_ever(pipe, model):
                 del running[name]
 
 
-def drained(handle):
-    tokens = []
+def drained(handle: openvino_genai.GenerationHandle) -> tuple[list[int], bool]:
+    tokens: list[int] = []
     while handle.can_read():
         for output in handle.read().values():
             tokens.extend(output.generated_ids)
@@ -67,30 +75,30 @@ def drained(handle):
 class Pipeline:
     """The pipeline's process seen from the event loop."""
 
-    def __init__(self, model):
+    def __init__(self, model: str) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
         spawn.Process(target=step_for_ever, args=(theirs, model), daemon=True).start()
         theirs.close()
         self.tokenizer = openvino_genai.Tokenizer(model)
-        self._names, self._waiting = count(), {}
+        self._names, self._waiting = count(), dict[int, Tokens]()
         self._pipe.recv()
 
-    def listen(self, loop):
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.add_reader(self._pipe.fileno(), self._hear)
 
-    def submit(self, ids, max_tokens):
+    def submit(self, ids: Ids, max_tokens: int) -> tuple[int, Tokens]:
         """Its name, and a queue of lists of tokens, with None at the end."""
-        name, tokens = next(self._names), asyncio.Queue()
+        name, tokens = next(self._names), Tokens()
         self._waiting[name] = tokens
         self._pipe.send((name, ids, max_tokens))
         return name, tokens
 
-    def give_up(self, name):
+    def give_up(self, name: int) -> None:
         if name in self._waiting:
             self._pipe.send((name, None, 0))
 
-    def _hear(self):
+    def _hear(self) -> None:
         for name, tokens, ended in self._pipe.recv():
             queue = self._waiting[name]
             if tokens:
@@ -100,7 +108,9 @@ class Pipeline:
                 del self._waiting[name]
 
 
-async def answer(pipeline, reader, writer):
+async def answer(
+    pipeline: Pipeline, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     try:
         while line := await reader.readline():
             length = 0
@@ -114,7 +124,7 @@ async def answer(pipeline, reader, writer):
             ids = ids_of(pipeline, body["prompt"])
             name, tokens = pipeline.submit(ids, body["max_tokens"])
             gone = asyncio.ensure_future(reader.read(1))  # who is being answered says nothing more
-            gone.add_done_callback(lambda _, name=name: pipeline.give_up(name))
+            gone.add_done_callback(partial(_gone, pipeline, name))
             try:
                 await stream(pipeline, tokens, ids.shape[1], writer)
             finally:
@@ -125,13 +135,19 @@ async def answer(pipeline, reader, writer):
         writer.close()
 
 
-def ids_of(pipeline, prompt):
+def _gone(pipeline: Pipeline, name: int, _: object) -> None:
+    pipeline.give_up(name)
+
+
+def ids_of(pipeline: Pipeline, prompt: str | list[int]) -> Ids:
     if isinstance(prompt, str):
         return np.array(pipeline.tokenizer.encode(prompt).input_ids.data, dtype=np.int64)
     return np.array([prompt], dtype=np.int64)
 
 
-async def stream(pipeline, tokens, prompt_tokens, writer):
+async def stream(
+    pipeline: Pipeline, tokens: Tokens, prompt_tokens: int, writer: asyncio.StreamWriter
+) -> None:
     writer.write(
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     )
@@ -149,17 +165,17 @@ async def stream(pipeline, tokens, prompt_tokens, writer):
     writer.write(b"0\r\n\r\n")
 
 
-def event(writer, value):
+def event(writer: asyncio.StreamWriter, value: object) -> None:
     text = value if isinstance(value, str) else json.dumps(value)
     data = f"data: {text}\n\n".encode()
     writer.write(b"%x\r\n%b\r\n" % (len(data), data))
 
 
-async def main(port, model):
+async def main(port: str, model: str) -> None:
     pipeline = Pipeline(model)
     pipeline.listen(asyncio.get_running_loop())
 
-    async def serve(reader, writer):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await answer(pipeline, reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", int(port))

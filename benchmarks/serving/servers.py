@@ -11,8 +11,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,6 +23,8 @@ from peers import BF16_GGUF, GGUF, HUGGING_FACE, OPENVINO_IR, PEERS, Place  # no
 CONTEXT, SLOTS = 4096, 32
 START_SECONDS = 240.0
 NAME = "smollm2"
+BEFORE_VLLM = HERE / "contract-vllm.yaml"
+VLLM_PORT = 18011  # that the contract names
 
 
 class ServerFailed(Exception):
@@ -34,6 +36,8 @@ class Server:
     """How to start one; `{port}` in the command stands for its port. `ready` answers 200 then.
 
     `starts_within` is about how many seconds that takes: a piece of work too short for it is not begun.
+    `behind` is a server that it stands in front of, started before it; `port` is a fixed one, where the
+    contract of what stands in front names it.
     """
 
     name: str
@@ -42,11 +46,22 @@ class Server:
     ready: str = "/health"
     env: dict[str, str] = field(default_factory=dict)
     starts_within: float = 10.0
+    port: int | None = None
+    behind: "Server | None" = None
 
     @contextmanager
-    def running(self, logs: Path) -> "Iterator[Running]":
-        """It, while it runs. Raises ServerFailed."""
-        port = _free_port()
+    def running(self, logs: Path) -> Iterator[str]:
+        """Its address, while it and what it stands in front of run as children of this process.
+
+        Raises ServerFailed.
+        """
+        behind = self.behind.running(logs) if self.behind else nullcontext()
+        with behind, self._alone(logs) as url:
+            yield url
+
+    @contextmanager
+    def _alone(self, logs: Path) -> Iterator[str]:
+        port = self.port or _free_port()
         command = [part.replace("{port}", str(port)) for part in self.command]
         with (logs / f"{self.name}.log").open("ab") as log:
             process = subprocess.Popen(
@@ -60,23 +75,24 @@ class Server:
         try:
             url = f"http://127.0.0.1:{port}"
             _await(url + self.ready, process, self.name)
-            yield Running(url, process.pid)
+            yield url
         finally:
             _end(process)
-
-
-@dataclass(frozen=True)
-class Running:
-    """A server that answers at `url`; all its processes are of one `session`."""
-
-    url: str
-    session: int
 
 
 def salver_server(contract: Path) -> Server:
     """Salver under a contract."""
     command = (sys.executable, "-m", "salver.cli", "serve", str(contract), "--port", "{port}")
     return Server("salver", "8-bit", command, "/ready")
+
+
+def salver_before_vllm(vllm: Server) -> Server:
+    """Salver as the queue in front of it."""
+    server = salver_server(BEFORE_VLLM)
+    behind = replace(vllm, port=VLLM_PORT)
+    starts = vllm.starts_within + server.starts_within
+    name = f"salver-{vllm.name}"
+    return replace(server, name=name, weights=vllm.weights, starts_within=starts, behind=behind)
 
 
 def servers(place: Place, contract: Path) -> tuple[list[Server], dict[str, str]]:

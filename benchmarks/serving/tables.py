@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cells import Asked, Cell
@@ -14,11 +15,31 @@ from salver.bench.table import objectives_text, scaling_text, seconds
 from salver.workload import Workload
 
 OURS = "salver"
+KEPT = 0.90  # of the best goodput, at the last factor of an overload sweep
 
 
-def head() -> str:
+@dataclass(frozen=True)
+class Swept:
+    """One server at multiples of its own capacity, which `held` at 95% or is the closed loop's."""
+
+    server: str
+    weights: str
+    capacity: float
+    held: bool
+    factors: Sequence[float]
+    points: Sequence[Point]
+    foreign: float  # the largest share of the machine that others took during one of the runs
+
+    @property
+    def kept(self) -> float:
+        """Good arrivals a second at the last factor, as a part of the best."""
+        best = max(point.goodput_rate for point in self.points)
+        return self.points[-1].goodput_rate / best if best else 0.0
+
+
+def head(title: str = "Serving") -> str:
     command = shlex.join(["python", *sys.argv])
-    return f"# Serving, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n`{command}`"
+    return f"# {title}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n`{command}`"
 
 
 def notes(failures: dict[str, str]) -> str:
@@ -45,6 +66,12 @@ def capacity_table(workload: Workload, cells: Sequence[Cell], asked: Asked) -> s
 
 def sweep_table(workload: Workload, swept: Sequence[tuple[Server, Sequence[Point]]]) -> str:
     """Every server at the same rates."""
+    seeds = range(len(swept[0][1][0].runs))
+    named = [(f"{server.name} ({server.weights})", points) for server, points in swept]
+    return "\n".join([_about(workload, seeds), "", *_sweep_rows(named)])
+
+
+def _sweep_rows(swept: Sequence[tuple[str, Sequence[Point]]]) -> list[str]:
     columns = (
         "server",
         "offered",
@@ -55,20 +82,50 @@ def sweep_table(workload: Workload, swept: Sequence[tuple[Server, Sequence[Point
         "tokens/s",
         "endings",
     )
-    seeds = range(len(swept[0][1][0].runs))
     rows = [
-        _row(
-            (
-                f"{server.name} ({server.weights})",
-                f"{point.rate:g}/s",
-                *_point_cells(point),
-                _endings(point),
-            )
-        )
-        for server, points in swept
+        _row((name, f"{point.rate:.4g}/s", *_point_cells(point), _endings(point)))
+        for name, points in swept
         for point in points
     ]
-    return "\n".join([_about(workload, seeds), "", *_heading(columns), *rows])
+    return [*_heading(columns), *rows]
+
+
+def overload_table(workload: Workload, swept: Sequence[Swept]) -> str:
+    """The shape of every server past its capacity, and below it all runs."""
+    factors = [f"{factor:g}x" for factor in swept[0].factors]
+    columns = (
+        "server",
+        "capacity",
+        *(f"good/s at {factor}" for factor in factors),
+        f"{factors[-1]} of the best",
+        "others took at most",
+    )
+    seeds = range(len(swept[0].points[0].runs))
+    rows = [_row(_overload_cells(one)) for one in swept]
+    ours = [one for one in swept if one.server == OURS]
+    verdicts = [
+        f"{one.server} keeps **{one.kept:.0%}** of its best goodput at {factors[-1]}: "
+        f"{'holds' if one.kept >= KEPT else 'FAILS'} ({KEPT:.0%} asked)."
+        for one in ours
+    ]
+    runs = _sweep_rows([(f"{one.server} ({one.weights})", one.points) for one in swept])
+    shapes = [_about(workload, seeds), "", *_heading(columns), *rows]
+    return "\n".join([*shapes, "", *verdicts, "", *runs])
+
+
+def _overload_cells(one: Swept) -> tuple[str, ...]:
+    capacity = f"{one.capacity:.2f}/s" + ("" if one.held else " (closed loop; no rate held)")
+    good = [
+        f"{point.goodput_rate:.2f} ({point.share.value:.0%})" + ("" if point.valid else " INVALID")
+        for point in one.points
+    ]
+    return (
+        f"{one.server} ({one.weights})",
+        capacity,
+        *good,
+        f"{one.kept:.0%}",
+        f"{one.foreign:.0%}",
+    )
 
 
 def _capacity_cells(cell: Cell, *, beyond: bool) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """The engine benchmark's own arithmetic, and its protocol with adapters that are not engines."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -63,6 +65,32 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", "")).startswith(str(ENGINE)):
             del sys.modules[name]
+
+
+GRANDCHILD = """
+import sys, time
+while time.process_time() < 0.1:
+    pass
+print("worked", flush=True)
+sys.stdin.read()
+"""
+CHILD = f"""
+import subprocess, sys
+subprocess.run([sys.executable, "-c", {GRANDCHILD!r}], start_new_session=True)
+"""
+
+
+def test_what_descends_from_us_is_not_others_in_whatever_session(bench: ModuleType) -> None:
+    before = bench.quiet.CpuTime.of(os.getpid())
+    command = [sys.executable, "-c", CHILD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"worked\n"
+        after = bench.quiet.CpuTime.of(os.getpid())
+        assert child.stdin is not None
+        child.stdin.close()
+    ticks = os.sysconf("SC_CLK_TCK") * 0.1
+    assert after.own - before.own >= ticks - 2  # each of two processes is cut to whole ticks
 
 
 def test_decoding_counts_only_while_every_stream_decodes(bench: ModuleType) -> None:

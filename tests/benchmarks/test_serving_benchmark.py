@@ -12,7 +12,16 @@ import pytest
 from salver.workload import Workload, load_mix
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-MODULES = ("servers", "tools", "agreement", "agreement_report", "cells", "tables")
+MODULES = (
+    "servers",
+    "tools",
+    "agreement",
+    "agreement_report",
+    "cells",
+    "tables",
+    "bench",
+    "overload",
+)
 
 
 @pytest.fixture
@@ -87,13 +96,35 @@ async def test_a_cell_keeps_its_runs_and_says_what_is_missing(
     workload = Workload(load_mix(MIX))
     command = (sys.executable, str(BENCHMARKS / "serving" / "serve_paced.py"), "{port}")
     cells, server = serving.cells, serving.servers.Server("paced", "", command, "/metrics")
-    with server.running(tmp_path) as running:
-        bench = cells.Bench(running, tmp_path / "cell", (), float("inf"))
+    with server.running(tmp_path) as url:
+        bench = cells.Bench(url, tmp_path / "cell", (), float("inf"))
         made = await bench.runs(workload)(20.0, 0)
     assert made.report.total.endings == {"complete": made.report.total.arrivals}
-    again = cells.Bench(running, tmp_path / "cell", ())  # nobody listens any more
+    again = cells.Bench(url, tmp_path / "cell", ())  # nobody listens any more
     assert await again.runs(workload)(20.0, 0) == made
     with pytest.raises(cells.OutOfTime):
         await again.runs(workload)(30.0, 0)
     (noted,) = (tmp_path / "cell" / "others.jsonl").read_text().splitlines()
     assert 0 <= json.loads(noted)["others_took"] <= 1
+
+
+def test_past_capacity_is_swept_in_pieces(serving: ModuleType, tmp_path: Path) -> None:
+    """By a server that is the paced one, beside one of which nothing is known."""
+    command = (sys.executable, str(BENCHMARKS / "serving" / "serve_paced.py"), "{port}")
+    servers, overload = serving.servers, serving.overload
+    behind = servers.Server("behind", "", command, "/metrics")
+    server = servers.Server("salver", "8-bit", command, "/metrics", behind=behind)
+    workload, given = Workload(load_mix(MIX)), {"salver": 20.0, "absent": 1.0}
+    task = overload.Task(workload, (), given, [0.5, 1.0], range(1), tmp_path)
+    assert task.kept(server) is None
+    with pytest.raises(serving.cells.OutOfTime):
+        overload.serve(task, server, 0.0)
+    overload.serve(task, server, float("inf"))
+    found = task.kept(server)
+    assert [point.rate for point in found.points] == [10.0, 20.0]
+    assert found.kept == found.points[-1].goodput_rate / max(p.goodput_rate for p in found.points)
+    text = overload.report(task, [server, servers.Server("absent", "", ())], {"absent": "gone"})
+    assert "| salver (8-bit) | 20.00/s |" in text
+    assert "of its best goodput at 1x: " in text
+    assert text.count("| salver (8-bit) | ") == 1 + len(found.points)
+    assert "- absent has no rows: gone" in text

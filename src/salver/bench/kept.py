@@ -16,10 +16,11 @@ from salver.errors import InvalidValue
 from salver.workload import Mix
 
 
-def kept(measure: Measure, directory: Path, mix: Mix) -> Measure:
+def kept(measure: Measure, directory: Path, mix: Mix, *, invalid_too: bool = False) -> Measure:
     """The same, but a run that `directory` holds is read from there, and one made is left there.
 
-    An invalid run is not kept: it would be no measurement the next time either.
+    An invalid run is not kept: it would be no measurement the next time either. `invalid_too` keeps
+    it, for a `measure` that has done what it could.
 
     Raises:
         InvalidValue: the directory holds runs of another mix, or what is no run.
@@ -31,7 +32,7 @@ def kept(measure: Measure, directory: Path, mix: Mix) -> Measure:
         if (found := _read(place)) is not None:
             return found
         made = await measure(rate, seed)
-        if made.report.valid:
+        if made.report.valid or invalid_too:
             _write(made, place)
         return made
 
