@@ -31,7 +31,7 @@ from salver.gateway.desk import Desk
 from salver.gateway.edge import Edge
 from salver.gateway.errors import Refusals, http_refusal
 from salver.gateway.ids import Ids
-from salver.gateway.json_route import JsonRoute
+from salver.gateway.json_route import DirectRoute, JsonRoute
 from salver.gateway.logprobs import LogprobShapes
 from salver.gateway.operations import OperationEndpoints
 from salver.gateway.prompts import Prompts
@@ -140,27 +140,29 @@ def _put_edge_before(app: FastAPI, desk: Desk, door: Door) -> None:
 
 
 def _inference(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["inference"])
-    chat, completion, tokens = ChatEndpoint(desk), CompletionEndpoint(desk), TokenEndpoints(desk)
-    generating = errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
-    reading = errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
+    router = APIRouter(route_class=DirectRoute, tags=["inference"])
+    chat, completion = ChatEndpoint(desk), CompletionEndpoint(desk)
+    refused = errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
     post: dict[str, Any] = {"methods": ["POST"], "openapi_extra": CALL_HEADERS}
     router.add_api_route(
         "/v1/chat/completions",
         chat.create,
         response_model=ChatCompletion,
-        responses=streamed(ChatCompletionChunk) | generating,
+        responses=streamed(ChatCompletionChunk) | refused,
         **post,
     )
     router.add_api_route(
         "/v1/completions",
         completion.create,
         response_model=Completion,
-        responses=streamed(CompletionChunk) | generating,
+        responses=streamed(CompletionChunk) | refused,
         **post,
     )
-    router.add_api_route("/tokenize", tokens.tokenize, responses=reading, **post)
-    router.add_api_route("/detokenize", tokens.detokenize, responses=reading, **post)
+    reading = APIRouter(route_class=JsonRoute, tags=["inference"])
+    tokens = TokenEndpoints(desk)
+    reading.add_api_route("/tokenize", tokens.tokenize, responses=refused, **post)
+    reading.add_api_route("/detokenize", tokens.detokenize, responses=refused, **post)
+    router.include_router(reading)
     return router
 
 
