@@ -14,6 +14,10 @@ et al., NSDI 2011): who fills the memory with long contexts pays for the places 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from salver.contract import TrafficClass
+
+RANKS = {each: rank for rank, each in enumerate(TrafficClass)}  # the least is served first
+Account = tuple[int, str]  # one tenant's requests of one class: the rank of the class, the tenant
 PREFILL_CHARGE = 1.0
 DECODE_CHARGE = 2.0  # of a token that is computed alone; about what it costs beside prompts
 
