@@ -123,9 +123,11 @@ void panels(const PackedMatrix& w, const EncodedRows& x, const Destination& to, 
     const int count = (end - first) * kRows;
     if (!held.sums) leaving.rest();
     if constexpr (is_bf16(encoding)) {
-      bf16_sums(rows, x.stride, count, reinterpret_cast<const std::uint16_t*>(weights), w.k_tiles, ahead, sums, held, leaving);
+      const auto* halves = reinterpret_cast<const std::uint16_t*>(weights);
+      bf16_sums(rows, x.stride, count, halves, w.k_tiles, ahead, sums, held, leaving);
     } else {
-      int8_sums(rows, x.stride, count, reinterpret_cast<const std::int8_t*>(weights), w.k_tiles, ahead, sums, held, leaving);
+      const auto* bytes = reinterpret_cast<const std::int8_t*>(weights);
+      int8_sums(rows, x.stride, count, bytes, w.k_tiles, ahead, sums, held, leaving);
     }
     leaving.rest();
   };
