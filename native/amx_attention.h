@@ -47,31 +47,35 @@ void mix_group(const std::uint16_t* weights, const std::uint16_t* const* values,
   }
 }
 
-void int8_block_scores(const std::uint8_t* digits, int padded, const std::uint8_t* keys, int rows,
+// Heads of 64 dimensions need each tile of digits once for all blocks.
+void int8_group_scores(const std::uint8_t* digits, int padded, const std::uint8_t* const* keys, int blocks, int rows,
                        std::int32_t* scores) {
-  if (rows <= kFewDigitRows) return vnni_int8_block_scores(digits, padded, keys, rows, scores);
-  settle_memory();
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (int d = 0; d < padded; d += 64) {
-    _tile_loadd(4, digits + d, padded);
-    _tile_loadd(6, keys + d * 16, 64);
-    _tile_dpbsud(0, 4, 6);
-    _tile_loadd(7, keys + (padded + d) * 16, 64);
-    _tile_dpbsud(1, 4, 7);
-    if (rows <= 16) continue;
-    _tile_loadd(5, digits + 16 * padded + d, padded);
-    _tile_dpbsud(2, 5, 6);
-    _tile_dpbsud(3, 5, 7);
-  }
+  if (rows <= kFewDigitRows) return vnni_int8_group_scores(digits, padded, keys, blocks, rows, scores);
   constexpr int kStride = kKeyGroup * sizeof(std::int32_t);
-  _tile_stored(0, scores, kStride);
-  _tile_stored(1, scores + kLanes, kStride);
-  if (rows <= 16) return;
-  _tile_stored(2, scores + 16 * kKeyGroup, kStride);
-  _tile_stored(3, scores + 16 * kKeyGroup + kLanes, kStride);
+  settle_memory();
+  for (int block = 0; block < blocks; ++block, scores += kBlockTokens) {
+    const bool load_digits = block == 0 || padded > 64;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int d = 0; d < padded; d += 64) {
+      if (load_digits) _tile_loadd(4, digits + d, padded);
+      _tile_loadd(6, keys[block] + d * 16, 64);
+      _tile_dpbsud(0, 4, 6);
+      _tile_loadd(7, keys[block] + (padded + d) * 16, 64);
+      _tile_dpbsud(1, 4, 7);
+      if (rows <= 16) continue;
+      if (load_digits) _tile_loadd(5, digits + 16 * padded + d, padded);
+      _tile_dpbsud(2, 5, 6);
+      _tile_dpbsud(3, 5, 7);
+    }
+    _tile_stored(0, scores, kStride);
+    _tile_stored(1, scores + kLanes, kStride);
+    if (rows <= 16) continue;
+    _tile_stored(2, scores + 16 * kKeyGroup, kStride);
+    _tile_stored(3, scores + 16 * kKeyGroup + kLanes, kStride);
+  }
 }
 
 // A tile of values is two half tiles, so weights come twice: beside zeros after, and zeros before.

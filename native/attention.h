@@ -25,30 +25,39 @@ namespace {
 
 // A tile's rows while parts are merged into them.
 struct MergedRows {
+  static_assert(kQueryRows == kLanes);
   alignas(64) float mixed[kQueryRows * kMaxHeadDim];
-  SoftmaxPart softmax[kQueryRows];
+  F16 maximum = splat(-__builtin_inff()), total{};  // a lane for each row
 
   SALVER_INLINE MergedRows(int rows, int padded) {
     __builtin_memset(mixed, 0, sizeof(float) * rows * padded);
   }
 
-  // Add a part that comes after all that were added.
-  SALVER_INLINE void add(int row, const float* part, int padded, SoftmaxPart from) {
-    if (from.maximum == -__builtin_inff()) return;
-    SoftmaxPart& into = softmax[row];
-    const float maximum = into.maximum > from.maximum ? into.maximum : from.maximum;
-    const F16 factors = exp(F16{into.maximum - maximum, from.maximum - maximum});
-    const float keep = factors[0], take = factors[1];
-    into = {maximum, into.total * keep + from.total * take};
-    float* to = mixed + row * padded;
-    for (int d = 0; d < padded; d += kLanes) store(to + d, load(to + d) * keep + load(part + d) * take);
+  // Add the rows' parts that come after all that were added: row i's is at `parts` + i * `stride`.
+  SALVER_INLINE void add(int rows, const float* parts, std::size_t stride, int padded, const SoftmaxPart* from) {
+    F16 part_maximum = splat(-__builtin_inff()), part_total{};
+    for (int i = 0; i < rows; ++i) {
+      part_maximum[i] = from[i].maximum;
+      part_total[i] = from[i].total;
+    }
+    const auto seen = part_maximum != -__builtin_inff();
+    const F16 most = larger(maximum, part_maximum);
+    const F16 keep = exp_of_small(maximum - most), take = exp_of_small(part_maximum - most);
+    maximum = seen ? most : maximum;
+    total = seen ? total * keep + part_total * take : total;
+    for (int i = 0; i < rows; ++i) {
+      if (!seen[i]) continue;
+      const float *part = parts + i * stride, kept = keep[i], taken = take[i];
+      float* to = mixed + i * padded;
+      for (int d = 0; d < padded; d += kLanes) store(to + d, load(to + d) * kept + load(part + d) * taken);
+    }
   }
 
   void put_out(const AttentionTask& task) const {
     for (int i = 0; i < task.rows; ++i) {
       const int row = task.first_row + i;
       float* out = task.out + row / task.group * task.out_stride + row % task.group * task.head_dim;
-      const float inverse = 1.0F / softmax[i].total;
+      const float inverse = 1.0F / total[i];
       for (int d = 0; d < task.head_dim; ++d) out[d] = mixed[i * task.padded_dim + d] * inverse;
     }
   }
@@ -78,9 +87,7 @@ void attend_tile(const AttentionTask& task) {
       leave_parts(tile, task, task.parts + (group - task.first_group) * parts_of_group);
       continue;
     }
-    for (int i = 0; i < task.rows; ++i) {
-      merged.add(i, tile.mixed + i * task.padded_dim, task.padded_dim, tile.softmax[i]);
-    }
+    merged.add(task.rows, tile.mixed, task.padded_dim, task.padded_dim, tile.softmax);
   }
   if (!task.parts) merged.put_out(task);
 }
@@ -95,11 +102,12 @@ void attend(const AttentionTask& task) {
 
 void merge(const AttentionTask& task, const float* parts) {
   const int padded = task.padded_dim;
+  const std::size_t stride = part_floats(padded);
   MergedRows merged(task.rows, padded);
-  for (int group = task.first_group; group * kGroupBlocks < task.end_block(); ++group) {
-    for (int i = 0; i < task.rows; ++i, parts += part_floats(padded)) {
-      merged.add(i, parts, padded, {parts[padded], parts[padded + 1]});
-    }
+  for (int group = task.first_group; group * kGroupBlocks < task.end_block(); ++group, parts += task.rows * stride) {
+    SoftmaxPart from[kQueryRows];
+    for (int i = 0; i < task.rows; ++i) from[i] = {parts[i * stride + padded], parts[i * stride + padded + 1]};
+    merged.add(task.rows, parts, stride, padded, from);
   }
   merged.put_out(task);
 }

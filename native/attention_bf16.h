@@ -33,7 +33,7 @@ SALVER_INLINE SoftmaxPart weigh_row(float* scores, int count, int first_key, Sig
   }
   F16 total{};
   for (int i = 0; i < count; i += kLanes) {
-    const F16 weight = exp(load(scores + i) - maximum);
+    const F16 weight = exp_of_small(load(scores + i) - maximum);
     total += weight;
     const H16 rounded = to_bf16(weight);
     *reinterpret_cast<LooseH16*>(weights + i) = rounded;

@@ -6,8 +6,8 @@
 // from any instruction, so few rows and many may take different ones.
 //
 // The file that includes this has defined, for its instruction set,
-//   int8_block_scores(digits, padded, keys, rows, scores)
-//       scores[row * 128 + 0..31], s8 times u8, of one block's keys; digits are [row * padded]
+//   int8_group_scores(digits, padded, keys, blocks, rows, scores)
+//       scores[row * 128 + 32 * b + 0..31], s8 times u8, of block b's keys; digits are [row * padded]
 //   int8_mix_group(weights, values, blocks, padded, rows, mixed)
 //       mixed[row * padded + d], u8 times s8, over the values of `blocks` blocks
 // for `rows` digit rows, two per query; rows beyond, up to the tile's 32, may be read and written, and
@@ -21,6 +21,32 @@
 
 namespace salver {
 namespace {
+
+// 32 numbers rounded to whole ones in [0, 65535]: their high bytes, and their low ones.
+SALVER_INLINE void store_digits(F16 first, F16 second, std::uint8_t* high, std::uint8_t* low) {
+#if defined(__AVX512VBMI__)
+  constexpr float kShift = 12582912.0F;  // as in round_to_int: leaves the number in the low bits
+  alignas(64) static constexpr std::uint8_t kLow[64] = {
+      0,  4,  8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52,  56,  60,
+      64, 68, 72, 76, 80, 84, 88, 92, 96, 100, 104, 108, 112, 116, 120, 124};
+  const __m512i lows = _mm512_load_si512(kLow), highs = _mm512_add_epi8(lows, _mm512_set1_epi8(1));
+  const auto a = reinterpret_cast<__m512i>(first + kShift), b = reinterpret_cast<__m512i>(second + kShift);
+  const auto put = [&](std::uint8_t* to, __m512i places) {
+    const __m512i bytes = _mm512_permutex2var_epi8(a, places, b);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(bytes));
+  };
+  put(high, highs);
+  put(low, lows);
+#else
+  const F16 both[] = {first, second};
+  for (const F16& each : both) {
+    const I16 whole = round_to_int(each);
+    store_bytes(high, (whole >> 8) & 255);
+    store_bytes(low, whole & 255);
+    high += kLanes, low += kLanes;
+  }
+#endif
+}
 
 struct Int8Tile {
   static constexpr int kAtOnce = 3;  // rows whose softmax is taken side by side, to hide latencies
@@ -49,15 +75,16 @@ struct Int8Tile {
 
   SALVER_INLINE void pass(const AttentionTask& task, int first, int blocks, int end_block) {
     const int padded = task.padded_dim;
+    const std::uint8_t* keys[kGroupBlocks];
     const std::int8_t* values[kGroupBlocks];
     const float* key_scales[kGroupBlocks];
     for (int i = 0; i < blocks; ++i) {
       fetch_later(task, first + i, end_block, 0);
-      const std::uint8_t* keys = block_of(task, first + i);
-      values[i] = reinterpret_cast<const std::int8_t*>(keys + kBlockTokens * padded);
-      key_scales[i] = reinterpret_cast<const float*>(keys + 2 * kBlockTokens * padded);
-      int8_block_scores(digits, padded, keys, 2 * task.rows, scores + i * kBlockTokens);
+      keys[i] = block_of(task, first + i);
+      values[i] = reinterpret_cast<const std::int8_t*>(keys[i] + kBlockTokens * padded);
+      key_scales[i] = reinterpret_cast<const float*>(keys[i] + 2 * kBlockTokens * padded);
     }
+    int8_group_scores(digits, padded, keys, blocks, 2 * task.rows, scores);
     for (int i = 0; i < task.rows; i += kAtOnce) {
       if (task.rows - i >= 3) weigh_rows<3>(task, i, first * kBlockTokens, blocks, key_scales);
       else if (task.rows - i == 2) weigh_rows<2>(task, i, first * kBlockTokens, blocks, key_scales);
@@ -97,7 +124,7 @@ struct Int8Tile {
       const F16 scale = load(key_scales[i / kBlockTokens] + kBlockTokens + i % kBlockTokens);
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
-        const F16 weight = exp(load(rows[n] + i) - maximum[n]);
+        const F16 weight = exp_of_small(load(rows[n] + i) - maximum[n]);
         total[n] += weight;
         const F16 scaled = weight > 0 ? weight * scale : splat(0);  // an unseen slot's scale may be anything
         largest_bits[n] = larger(reinterpret_cast<I16>(scaled) & 0x7fffffff, largest_bits[n]);
@@ -110,13 +137,12 @@ struct Int8Tile {
       levels[n] = levels_of_largest(__builtin_bit_cast(float, largest(largest_bits[n])), 65535.0F);
       steps[query + n] = levels[n].scale;
     }
-    for (int i = 0; i < count; i += kLanes) {
+    for (int i = 0; i < count; i += kBlockTokens) {
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
-        const I16 whole = round_to_int(load(rows[n] + i) * levels[n].inverse);
-        std::uint8_t* to = weights + 2 * (query + n) * kWeightStride + 32 + i / kBlockTokens * 64 + i % kBlockTokens;
-        store_bytes(to, (whole >> 8) & 255);
-        store_bytes(to + kWeightStride, whole & 255);
+        const F16 inverse = splat(levels[n].inverse);
+        std::uint8_t* to = weights + 2 * (query + n) * kWeightStride + 32 + i * 2;
+        store_digits(load(rows[n] + i) * inverse, load(rows[n] + i + kLanes) * inverse, to, to + kWeightStride);
       }
     }
   }

@@ -29,13 +29,16 @@ SALVER_INLINE int position_of(const AttentionTask& task, int index) {
 }
 
 // Half of the block that a thread comes to one group after block `index`, in its own sequence or
-// the next: the memory is then never asked for more than it can bring, and never idle.
+// the next: the memory is then never asked for more than it can bring, and never idle. Not where the
+// thread's last task has read the same.
 SALVER_INLINE void fetch_later(const AttentionTask& task, int index, int end_block, int half) {
   const AttentionTask* from = &task;
   int later = index + kGroupBlocks;
-  if (later >= end_block) {
+  if (later < end_block) {
+    if (!task.fresh) return;
+  } else {
     from = task.next;
-    if (!from) return;
+    if (!from || !from->fresh) return;
     later = from->first_block() + later - end_block;
     if (later >= from->end_block()) return;
   }

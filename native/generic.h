@@ -101,17 +101,18 @@ SALVER_INLINE I16 add_four_digits(I16 sum, I16 keys, const std::int8_t* a) {
   return sum + (keys >> 24 & 255) * std::int32_t(a[3]);
 }
 
-[[maybe_unused]] void generic_int8_block_scores(const std::uint8_t* digits, int padded, const std::uint8_t* keys,
-                               int rows, std::int32_t* scores) {
+[[maybe_unused]] void generic_int8_group_scores(const std::uint8_t* digits, int padded, const std::uint8_t* const* keys,
+                                                int blocks, int rows, std::int32_t* scores) {
   for (int row = 0; row < rows; ++row, digits += padded, scores += kKeyGroup) {
-    I16 first{}, second{};
     const auto* signed_digits = reinterpret_cast<const std::int8_t*>(digits);
-    for (int four = 0; four < padded / 4; ++four) {
-      first = add_four_digits(first, load_ints(keys + four * 64), signed_digits + four * 4);
-      second = add_four_digits(second, load_ints(keys + padded * 16 + four * 64), signed_digits + four * 4);
+    for (int half = 0; half < 2 * blocks; ++half) {
+      const std::uint8_t* tile = keys[half / 2] + half % 2 * padded * kLanes;
+      I16 sum{};
+      for (int four = 0; four < padded / 4; ++four) {
+        sum = add_four_digits(sum, load_ints(tile + four * 64), signed_digits + four * 4);
+      }
+      store_ints(scores + half * kLanes, sum);
     }
-    store_ints(scores, first);
-    store_ints(scores + kLanes, second);
   }
 }
 

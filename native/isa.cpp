@@ -57,7 +57,8 @@ std::vector<const Kernels*> available() {
   if (has_avx512()) found.push_back(&kAvx512Kernels);
 #endif
 #ifdef SALVER_AMX
-  if (has_avx512() && __builtin_cpu_supports("avx512bf16") && cpu_has_amx() && tiles_granted()) {
+  const bool has_more = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+  if (has_avx512() && has_more && cpu_has_amx() && tiles_granted()) {
     found.push_back(&kAmxKernels);
   }
 #endif

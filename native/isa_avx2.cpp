@@ -10,7 +10,7 @@ constexpr auto int8_sums = [](auto&&... of) { generic_int8_sums(of...); };
 constexpr auto bf16_sums = [](auto&&... of) { generic_bf16_sums(of...); };
 constexpr auto block_scores = generic_block_scores;
 constexpr auto mix_group = generic_mix_group;
-constexpr auto int8_block_scores = generic_int8_block_scores;
+constexpr auto int8_group_scores = generic_int8_group_scores;
 constexpr auto int8_mix_group = generic_int8_mix_group;
 }  // namespace
 }  // namespace salver

@@ -160,6 +160,7 @@ struct AttentionTask {
   std::size_t out_stride;       // floats between two tokens
   int head_dim;
   const AttentionTask* next;    // whose first blocks to fetch meanwhile; null where none is known
+  bool fresh;                   // of a sequence and KV head that this thread's last task was not of
 
   int first_block() const { return first_group * kGroupBlocks; }
   int end_block() const {

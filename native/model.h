@@ -105,6 +105,8 @@ class Model {
     int kv_head, first_row, rows;
     int first_group, end_group;
     std::size_t parts;  // offset of the first group's in parts_, where tiles are split
+
+    bool same_keys(const Tile& other) const { return sequence == other.sequence && kv_head == other.kv_head; }
   };
 
   Form form(Groups groups) const { return {precision_ != Precision::bf16, groups}; }

@@ -148,6 +148,7 @@ AttentionTask Model::task_of(int index, const Tile& tile) const {
   task.out_stride = mixed_stride_;
   task.head_dim = shape_.head_dim;
   task.next = nullptr;
+  task.fresh = true;
   return task;
 }
 
@@ -157,8 +158,10 @@ void Model::attend_all(int index) {
   pool_.each(count, [&](int i, int) {
     AttentionTask task = task_of(index, tiles[i]), next;
     if (!pieces_.empty()) task.parts = parts_.data() + tiles[i].parts;
+    else task.fresh = i == 0 || !tiles[i].same_keys(tiles[i - 1]);  // nearly: a thread begins in the middle
     if (i + 1 < count) {
       next = task_of(index, tiles[i + 1]);
+      if (pieces_.empty()) next.fresh = !tiles[i + 1].same_keys(tiles[i]);
       task.next = &next;
     }
     kernels_.attend(task);

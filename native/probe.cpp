@@ -105,7 +105,7 @@ struct ProbedPool {
             oldest / kKeyGroup, last / kKeyGroup + 1, nullptr,
             out + head * group * dim,
             std::size_t(probe.heads) * dim,
-            dim, nullptr};
+            dim, nullptr, true};
   }
 };
 

@@ -84,23 +84,30 @@ SALVER_INLINE I16 round_to_int(F16 x) {
   return reinterpret_cast<I16>(x + kShift) - 0x4B400000;
 }
 
-// p * 2^n for whole n in [-252, 252]: infinity where that is too large, 0 where it is too small.
-SALVER_INLINE F16 scale_by_power(F16 p, I16 n) {
+// The nearest whole number, likewise.
+SALVER_INLINE F16 rounded(F16 x) {
 #if defined(__AVX512F__)
-  const F16 power = to_float(n);
-  return reinterpret_cast<F16>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(power)));
+  constexpr float kShift = 12582912.0F;
+  return x + kShift - kShift;
 #else
-  const I16 half = n >> 1;  // in two factors, since 2^128 alone is no float
-  return p * reinterpret_cast<F16>((half + 127) << 23) * reinterpret_cast<F16>((n - half + 127) << 23);
+  return to_float(round_to_int(x));
 #endif
 }
 
-// e^x to about 1 ulp for x in [-87, 88]; 0 below -104, infinity above 89, NaN kept; exactly 1 at 0.
-// Cephes' split of ln 2 and a minimax polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
-SALVER_INLINE F16 exp(F16 x) {
-  const F16 clamped = smaller(splat(120.0F), larger(splat(-120.0F), x));  // NaN passes
-  const I16 power = round_to_int(clamped * 1.44269504F);
-  const F16 n = to_float(power);
+// p * 2^n for whole n in [-252, 252]: infinity where that is too large, 0 where it is too small.
+SALVER_INLINE F16 scale_by_power(F16 p, F16 n) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<F16>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), reinterpret_cast<__m512>(n)));
+#else
+  const I16 whole = __builtin_convertvector(n, I16), half = whole >> 1;  // in two, since 2^128 alone is no float
+  return p * reinterpret_cast<F16>((half + 127) << 23) * reinterpret_cast<F16>((whole - half + 127) << 23);
+#endif
+}
+
+// e^x for x that are at most 88 or NaN, as `exp` has it.
+SALVER_INLINE F16 exp_of_small(F16 x) {
+  const F16 clamped = larger(splat(-120.0F), x);  // NaN passes
+  const F16 n = rounded(clamped * 1.44269504F);
   F16 r = fma(n, splat(-0.693359375F), clamped);
   r = fma(n, splat(2.12194440e-4F), r);
   F16 p = splat(1.9875691500e-4F);
@@ -110,8 +117,12 @@ SALVER_INLINE F16 exp(F16 x) {
   p = fma(p, r, splat(1.6666665459e-1F));
   p = fma(p, r, splat(5.0000001201e-1F));
   p = fma(p, r * r, r) + 1.0F;
-  return scale_by_power(p, power);
+  return scale_by_power(p, n);
 }
+
+// e^x to about 1 ulp for x in [-87, 88]; 0 below -104, infinity above 89, NaN kept; exactly 1 at 0.
+// Cephes' split of ln 2 and a minimax polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
+SALVER_INLINE F16 exp(F16 x) { return exp_of_small(smaller(splat(120.0F), x)); }
 
 // 16 bytes to every fourth of 64, from the `first` one on; the others are not touched.
 SALVER_INLINE void store_every_fourth(std::uint8_t* line, int first, B16 bytes) {

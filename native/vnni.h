@@ -115,11 +115,13 @@ SALVER_INLINE void in_digit_rows(int rows, const Body& body) {
   if (rows - row == 2) body.template operator()<2>(row);
 }
 
-void vnni_int8_block_scores(const std::uint8_t* digits, int padded, const std::uint8_t* keys, int rows,
-                            std::int32_t* scores) {
-  in_digit_rows(rows, [&]<int Rows>(int row) {
-    vnni_score_rows<Rows>(digits + row * padded, padded, keys, scores + row * kKeyGroup);
-  });
+void vnni_int8_group_scores(const std::uint8_t* digits, int padded, const std::uint8_t* const* keys, int blocks,
+                            int rows, std::int32_t* scores) {
+  for (int block = 0; block < blocks; ++block, scores += kBlockTokens) {
+    in_digit_rows(rows, [&]<int Rows>(int row) {
+      vnni_score_rows<Rows>(digits + row * padded, padded, keys[block], scores + row * kKeyGroup);
+    });
+  }
 }
 
 void vnni_int8_mix_group(const std::uint8_t* weights, const std::int8_t* const* values, int blocks, int padded,
