@@ -140,7 +140,7 @@ async def good(loop: SimulatedLoop, rate: float, rule: PoolRule) -> float:
         tpot = (instants[-1] - instants[0]) / (OUTPUT - 1)
         found += instants[0] - came <= TTFT and tpot <= TPOT
 
-    tasks = []
+    tasks: list[asyncio.Task[None]] = []
     while loop.now() < SECONDS:
         await asyncio.sleep(chance.expovariate(rate))
         tasks.append(asyncio.create_task(one(len(tasks))))

@@ -14,7 +14,8 @@ from salver.flow.feasibility import LEAST_DOUBT
 
 RIDGE = 0.02  # how much a line is drawn towards one through zero, of the squared mean
 STRETCH = 16  # tokens of an answer by which its pace is told
-UNTRIED = 8  # requests that are sent to a server before the first such stretch has come
+UNTRIED = 8  # requests that are sent to a server of which nothing is known
+GROWTH = 2.0  # times as many as were in flight lately are sent at most, however good their pace was
 DRAIN_SECONDS = 10.0  # by then a rate has lost two thirds of its weight
 
 
@@ -27,7 +28,8 @@ class Line:
     such a line allows comes to where the seconds are as wanted, and does not overshoot.
     """
 
-    kept: float = 0.97  # of an observation's weight, when the next one comes: the last 33 count
+    memory: float = 5.0  # seconds, by which an observation has lost two thirds of its weight
+    _noted: float = 0.0  # an instant
     _weight: float = 0.0
     _x: float = 0.0
     _y: float = 0.0
@@ -35,20 +37,27 @@ class Line:
     _xy: float = 0.0
     _missed: float = 0.0  # the absolute errors of what was told
 
-    def note(self, work: float, seconds: float) -> None:
-        """So much work took so long."""
-        missed = abs(self.base + self.slope * work - seconds) if self._weight else 0.0
-        self._weight = self.kept * self._weight + 1
-        self._x = self.kept * self._x + work
-        self._y = self.kept * self._y + seconds
-        self._xx = self.kept * self._xx + work * work
-        self._xy = self.kept * self._xy + work * seconds
-        self._missed = self.kept * self._missed + missed
+    def note(self, work: float, seconds: float, now: float) -> None:
+        """So much work took so long, it was found now."""
+        missed = abs(self.base + self.slope * work - seconds) if self.known else 0.0
+        kept = exp((self._noted - now) / self.memory)
+        self._noted = now
+        self._weight = kept * self._weight + 1
+        self._x = kept * self._x + work
+        self._y = kept * self._y + seconds
+        self._xx = kept * self._xx + work * work
+        self._xy = kept * self._xy + work * seconds
+        self._missed = kept * self._missed + missed
 
     @property
     def known(self) -> bool:
         """Whether anything was seen."""
         return self._weight > 0
+
+    @property
+    def work(self) -> float:
+        """What it was in the mean; 0 where nothing is known."""
+        return self._x / self._weight if self._weight else 0.0
 
     @property
     def slope(self) -> float:
@@ -111,7 +120,7 @@ class ServerPace:
         self.requests = 0
         self.unanswered = 0  # prompt tokens of those whose first token has not come
         self.first_tokens = Line()  # over the prompt tokens to compute until then
-        self.token_gaps = Line(0.99)  # over the requests in flight meanwhile
+        self.token_gaps = Line()  # over the requests in flight meanwhile
         self._flown = 0.0  # request-seconds, until `_since`
         self._since = now
 
@@ -119,8 +128,8 @@ class ServerPace:
         """Whether one more request leaves the others that many seconds per token. One always has."""
         if token_gap is None:
             return True
-        most = self.token_gaps.most(token_gap) if self.token_gaps.known else UNTRIED
-        return self.requests + 1 <= max(1.0, most)
+        tried = max(UNTRIED, GROWTH * self.token_gaps.work)
+        return self.requests + 1 <= max(1.0, min(tried, self.token_gaps.most(token_gap)))
 
     def send(self, fresh: int, choices: int, now: float) -> Flight:
         """A request goes out."""
@@ -135,7 +144,7 @@ class ServerPace:
         if not flight.answered:
             flight.answered = True
             self.unanswered -= flight.fresh
-            self.first_tokens.note(flight.ahead + flight.fresh, now - flight.sent)
+            self.first_tokens.note(flight.ahead + flight.fresh, now - flight.sent, now)
             self._mark(flight, now)
             return
         flight.stretch += tokens
@@ -143,7 +152,7 @@ class ServerPace:
             began, flown, each = flight.marked, flight.flown, flight.stretch / flight.choices
             self._mark(flight, now)
             beside = (self._flown - flown) / (now - began)
-            self.token_gaps.note(beside, (now - began) / each)
+            self.token_gaps.note(beside, (now - began) / each, now)
 
     def end(self, flight: Flight, now: float) -> None:
         """It is over, or never went out."""
