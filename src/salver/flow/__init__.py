@@ -1,7 +1,7 @@
 """Who goes next, who waits, who is refused: pure decisions on plain data."""
 
 from salver.flow.deadline import passed
-from salver.flow.fairness import Share
+from salver.flow.fairness import Share, Tariff
 from salver.flow.feasibility import (
     certain_output,
     doubt,
@@ -20,6 +20,7 @@ __all__ = [
     "FirstTokenBound",
     "QueueBound",
     "Share",
+    "Tariff",
     "certain_output",
     "doubt",
     "drained",
