@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <numeric>
 #include <stdexcept>
 
 #include "draw_arrays.h"
@@ -129,20 +130,22 @@ class NativeModel {
 
   Sections sections() { return model_.sections(); }
 
-  // The step's tokens through every layer, then what each of `rows` asks for.
+  // The step's tokens through the layers, then what each of `rows` asks for. Those rows alone are kept, or all.
   void step(const Ints& token_ids, const Ints& starts, const Ints& first_positions, const Ints& table_starts,
-            const Ints& block_tables, const Ints& rows, const DrawArrays& asked) {
-    const Step step = checked_step(token_ids, starts, first_positions, table_starts, block_tables);
-    check_rows(rows, step.tokens);
+            const Ints& block_tables, const Ints& rows, const DrawArrays& asked, bool keep_all) {
+    Step step = checked_step(token_ids, starts, first_positions, table_starts, block_tables);
+    step.kept = checked_kept(rows, step.tokens, keep_all);
     const CheckedDraws draws(asked, rows.shape(0), model_.shape().vocab);
     const nb::gil_scoped_release released;
     model_.forward(step);
-    rows_ = step.tokens;
     if (draws.size() > 0) model_.sample(rows.data(), draws.data(), draws.size(), draws.tokens());
   }
 
   void logits(const Ints& rows, const FloatsOut& out) {
-    check_rows(rows, rows_);
+    for (std::size_t i = 0; i < rows.shape(0); ++i) {
+      require(model_.keeps(rows.data()[i]), "a row is one that the last step kept");
+    }
+    require(rows.shape(0) <= model_.kept().size(), "no more rows than the last step kept");
     require(out.shape(0) == rows.shape(0) && out.shape(1) == std::size_t(model_.shape().vocab),
             "logits are [rows, vocab]");
     const nb::gil_scoped_release released;
@@ -150,10 +153,11 @@ class NativeModel {
   }
 
   void hidden(const FloatsOut& out) const {
-    require(out.shape(0) == std::size_t(rows_) && out.shape(1) == std::size_t(model_.shape().hidden),
-            "hidden states are [tokens of the last step, hidden]");
-    for (int row = 0; row < rows_; ++row) {
-      std::copy_n(model_.hidden(row), model_.shape().hidden, out.data() + row * out.shape(1));
+    const std::vector<std::int32_t>& rows = model_.kept();
+    require(out.shape(0) == rows.size() && out.shape(1) == std::size_t(model_.shape().hidden),
+            "hidden states are [rows that the last step kept, hidden]");
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(model_.hidden(rows[i]), model_.shape().hidden, out.data() + i * out.shape(1));
     }
   }
 
@@ -180,7 +184,7 @@ class NativeModel {
     for (std::size_t i = 0; i < block_tables.shape(0); ++i) {
       require(block_tables.data()[i] >= 0 && block_tables.data()[i] < model_.blocks(), "a block id is in [0, blocks)");
     }
-    Step step{token_ids.data(), static_cast<int>(tokens), {}};
+    Step step{token_ids.data(), static_cast<int>(tokens), {}, {}};
     std::int64_t next = 0;
     for (std::size_t i = 0; i < sequences; ++i) {
       const std::int64_t start = starts.data()[i], end = starts.data()[i + 1];
@@ -199,17 +203,23 @@ class NativeModel {
     return step;
   }
 
-  void check_rows(const Ints& rows, int tokens) const {
+  static std::vector<std::int32_t> checked_kept(const Ints& rows, int tokens, bool all) {
     require(rows.shape(0) <= std::size_t(tokens), "no more rows than the step has tokens");
-    for (std::size_t i = 0; i < rows.shape(0); ++i) {
-      require(rows.data()[i] >= 0 && rows.data()[i] < tokens, "a row is one of the last step's");
+    std::vector<std::int32_t> kept(rows.data(), rows.data() + rows.shape(0));
+    for (const std::int32_t row : kept) require(row >= 0 && row < tokens, "a row is one of the step's");
+    if (all) {
+      kept.resize(tokens);
+      std::iota(kept.begin(), kept.end(), 0);
+      return kept;
     }
+    std::sort(kept.begin(), kept.end());
+    kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
+    return kept;
   }
 
   Precision precision_;
   Model model_;
   bool has_head_ = false;
-  int rows_ = 0;
 };
 
 using Array = nb::ndarray<nb::numpy, float>;
@@ -383,7 +393,7 @@ NB_MODULE(_native, m) {
       .def("reserve", &NativeModel::reserve, nb::kw_only(), "qk_norm"_a, "groups"_a)
       .def("sections", &sections_of)
       .def("step", &NativeModel::step, "token_ids"_a, "starts"_a, "first_positions"_a, "table_starts"_a,
-           "block_tables"_a, "rows"_a, "asked"_a)
+           "block_tables"_a, "rows"_a, "asked"_a, nb::kw_only(), "keep_all"_a = false)
       .def("logits", &NativeModel::logits, "rows"_a, "out"_a)
       .def("hidden", &NativeModel::hidden, "out"_a)
       .def("fill_pool", &NativeModel::fill_pool, "byte"_a);

@@ -31,13 +31,16 @@ struct QueryScale {
   std::int32_t sum;  // of the integers
 };
 
-// A head in whole vectors.
+// A head in whole vectors: as it is, or copied beside zeros.
 struct Row {
-  alignas(64) float values[kMaxHeadDim + kLanes];
+  const float* values;
+  alignas(64) float copy[kMaxHeadDim];
 
-  SALVER_INLINE Row(const float* head, int size) {
-    for (int i = size / kLanes * kLanes; i < size + kLanes; ++i) values[i] = 0;
-    __builtin_memcpy(values, head, size * sizeof(float));
+  SALVER_INLINE Row(const float* head, int size) : values(head) {
+    if (size % kLanes == 0) return;
+    for (int i = size / kLanes * kLanes; i < kMaxHeadDim; ++i) copy[i] = 0;
+    __builtin_memcpy(copy, head, size * sizeof(float));
+    values = copy;
   }
 };
 
@@ -69,8 +72,12 @@ void put_bf16_key(const float* key, int size, int padded, std::uint8_t* block, i
 void put_bf16_value(const float* value, int size, std::uint16_t* values, int slot) {
   alignas(64) std::uint16_t rounded[kMaxHeadDim];
   round_row(value, size, rounded);
-  std::uint16_t* row = values + slot / 2 * 32 + slot % 2;
-  for (int i = 0; i < size; ++i) row[i / 16 * 512 + i % 16 * 2] = rounded[i];
+  std::uint16_t* row = values + slot / 2 * 32;
+  int i = 0;
+  for (; i + kLanes <= size; i += kLanes, row += 512) {
+    store_every_second(row, slot % 2, *reinterpret_cast<const LooseH16*>(rounded + i));
+  }
+  for (; i < size; ++i) row[i % 16 * 2 + slot % 2] = rounded[i];
 }
 
 // Zero the values of slots [first_slot, 32): a weight of zero times a NaN would be NaN.
@@ -107,9 +114,7 @@ void put_int8_query(const float* query, int size, int padded, std::uint8_t* out)
     store_bytes(out + padded + i, reinterpret_cast<I16>(low & 255));
     sums += whole;
   }
-  std::uint32_t sum = 0;
-  for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
-  const QueryScale last = {levels.scale, static_cast<std::int32_t>(sum)};
+  const QueryScale last = {levels.scale, static_cast<std::int32_t>(sum(sums))};
   __builtin_memcpy(out + 2 * padded, &last, sizeof last);
 }
 
@@ -127,8 +132,10 @@ void put_int8_key(const float* key, int size, int padded, std::uint8_t* block, i
 void put_int8_value(const float* value, int size, int padded, std::uint8_t* block, int slot) {
   alignas(64) std::uint8_t bytes[kMaxHeadDim + kLanes];
   key_scales(block, padded)[kBlockTokens + slot] = to_bytes(value, size, 0, bytes);
-  std::uint8_t* row = block + kBlockTokens * padded + slot / 4 * 64 + slot % 4;
-  for (int i = 0; i < size; ++i) row[i / 16 * 512 + i % 16 * 4] = bytes[i];
+  std::uint8_t* row = block + kBlockTokens * padded + slot / 4 * 64;
+  int i = 0;
+  for (; i + kLanes <= size; i += kLanes, row += 512) store_every_fourth(row, slot % 4, load_bytes(bytes + i));
+  for (; i < size; ++i) row[i % 16 * 4 + slot % 4] = bytes[i];
 }
 
 // The token's lines in its block, which are far apart and likely cold.

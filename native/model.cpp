@@ -82,17 +82,17 @@ void Model::forward(const Step& step) {
   lay_out(step);
   each_row([&](int row, int) { embed(step, row); });
   for (int layer = 0; layer < shape_.layers; ++layer) {
-    if (tokens_ >= kRowsFrom) {
-      run_layer_by_rows(layer);
-    } else {
-      run_layer_by_channels(layer);
-    }
+    project(layer);
+    if (layer == shape_.layers - 1) leave_only(step.kept);
+    if (tokens_ == 0) return;
+    attend_all(layer);
+    transform(layers_[layer]);
   }
 }
 
 void Model::embed(const Step& step, int row) {
   const auto* from = embedding_.as<std::uint16_t>() + std::size_t(step.token_ids[row]) * shape_.hidden;
-  float* to = hidden_.as<float>() + row * hidden_stride_;
+  float* to = hidden_at(row);
   for (int i = 0; i < shape_.hidden; ++i) {
     to[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(from[i]) << 16);
   }
@@ -111,13 +111,33 @@ void Model::each_row(const Body& body) {
   });
 }
 
-void Model::run_layer_by_channels(int index) {
+// Queries, keys and values of all rows, put where attention reads them.
+void Model::project(int layer) {
+  if (tokens_ >= kRowsFrom) {
+    project_by_rows(layer);
+  } else {
+    project_by_channels(layer);
+  }
+}
+
+// What a layer does after attention.
+void Model::transform(const Layer& layer) {
+  if (tokens_ >= kRowsFrom) {
+    transform_by_rows(layer);
+  } else {
+    transform_by_channels(layer);
+  }
+}
+
+void Model::project_by_channels(int index) {
   const Layer& layer = layers_[index];
-  const int mixed = shape_.heads * shape_.head_dim;
   each_row([&](int row, int member) { encode_normed(layer.input_norm.data(), layer.qkv, row, member); });
   multiply_all(layer.qkv, projections());
   each_row([&](int row, int) { place_heads(index, row); });
-  attend_all(index);
+}
+
+void Model::transform_by_channels(const Layer& layer) {
+  const int mixed = shape_.heads * shape_.head_dim;
   each_row([&](int row, int) { encode_plain(mixed_, mixed_stride_, mixed, layer.output, row); });
   multiply_all(layer.output, residual());
   each_row([&](int row, int member) { encode_normed(layer.post_norm.data(), layer.gate_up, row, member); });
@@ -126,23 +146,29 @@ void Model::run_layer_by_channels(int index) {
   multiply_all(layer.down, residual());
 }
 
-void Model::run_layer_by_rows(int index) {
-  const Layer& layer = layers_[index];
-  const int members = pool_.members(), mixed = shape_.heads * shape_.head_dim;
+// Calls body(first, rows, member) for blocks of rows.
+template <typename Body>
+void Model::each_row_block(const Body& body) {
+  const int members = pool_.members();
   const int rounds = ceil_div(tokens_, members * kRowsPerBlock);
   const int size = static_cast<int>(round_up(ceil_div(tokens_, members * rounds), kTileRows));
-  const auto each_block = [&](const auto& body) {
-    pool_.each(ceil_div(tokens_, size), [&](int block, int member) {
-      body(block * size, std::min(size, tokens_ - block * size), member);
-    });
-  };
-  each_block([&](int first, int count, int member) {
+  pool_.each(ceil_div(tokens_, size), [&](int block, int member) {
+    body(block * size, std::min(size, tokens_ - block * size), member);
+  });
+}
+
+void Model::project_by_rows(int index) {
+  const Layer& layer = layers_[index];
+  each_row_block([&](int first, int count, int member) {
     for (int row = first; row < first + count; ++row) encode_normed(layer.input_norm.data(), layer.qkv, row, member);
     multiply(layer.qkv, first, count, projections(), 0, layer.qkv.panels());
     for (int row = first; row < first + count; ++row) place_heads(index, row);
   });
-  attend_all(index);
-  each_block([&](int first, int count, int member) {
+}
+
+void Model::transform_by_rows(const Layer& layer) {
+  const int mixed = shape_.heads * shape_.head_dim;
+  each_row_block([&](int first, int count, int member) {
     for (int row = first; row < first + count; ++row) encode_plain(mixed_, mixed_stride_, mixed, layer.output, row);
     multiply(layer.output, first, count, residual(), 0, layer.output.panels());
     for (int row = first; row < first + count; ++row) encode_normed(layer.post_norm.data(), layer.gate_up, row, member);
@@ -171,14 +197,14 @@ EncodedRows Model::encoded_rows(int first, int tokens, Encoding encoding) const 
           encoding,                 row_groups(first),  row_groups_stride_};
 }
 
-void Model::encode_hidden(const float* norm, const Weights& reader, int hidden_row, int row, int member) {
+void Model::encode_hidden(const float* norm, const Weights& reader, const float* hidden, int row, int member) {
   float* normed = scratch_.as<float>() + member * scratch_floats();
-  kernels_.norm(hidden(hidden_row), norm, shape_.epsilon, shape_.hidden, normed);
+  kernels_.norm(hidden, norm, shape_.epsilon, shape_.hidden, normed);
   encode(normed, shape_.hidden, reader, row);
 }
 
 void Model::encode_normed(const float* norm, const Weights& reader, int row, int member) {
-  encode_hidden(norm, reader, row, row, member);
+  encode_hidden(norm, reader, hidden_at(row), row, member);
 }
 
 void Model::encode_plain(const Buffer& source, std::size_t stride, int size, const Weights& reader, int row) {
@@ -206,7 +232,7 @@ void Model::multiply_all(const Weights& weights, const Destination& to) {
 template <typename Take>
 void Model::head_panels(const std::int32_t* rows, int count, const Take& take) {
   const Entered entered(kernels_);
-  pool_.each(count, [&](int i, int member) { encode_hidden(final_norm_.data(), head_, rows[i], i, member); });
+  pool_.each(count, [&](int i, int member) { encode_hidden(final_norm_.data(), head_, hidden(rows[i]), i, member); });
   constexpr int kChannels = kHeadPanels * kPanel;
   pool_.each(head_tasks(), [&](int task, int member) {
     const int first_panel = task * kHeadPanels;

@@ -6,6 +6,7 @@
 // orders do the same arithmetic per row, so a row's bits do not depend on which was taken (law 3).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -53,6 +54,7 @@ struct Step {
   const std::int32_t* token_ids;
   int tokens;
   std::vector<Sequence> sequences;
+  std::vector<std::int32_t> kept;  // rows whose hidden states are wanted, ascending
 };
 
 class Model {
@@ -76,13 +78,16 @@ class Model {
   int layers_given() const { return static_cast<int>(layers_.size()); }
   void fill_pool(std::uint8_t byte);
 
-  // Computes every layer for the step's tokens; their hidden states stay here until the next step.
+  // Computes every layer for the step's tokens, of the last one only keys and values where a row is not
+  // kept. The hidden states of the kept rows stay here until the next step.
   void forward(const Step&);
-  const float* hidden(int row) const { return hidden_.as<float>() + row * hidden_stride_; }
+  bool keeps(int row) const { return std::binary_search(kept_.begin(), kept_.end(), row); }
+  const std::vector<std::int32_t>& kept() const { return kept_; }
+  const float* hidden(int row) const { return hidden_at(place_of(row)); }
 
-  // A token for each of these rows of the last step; -1 where a logit is not finite.
+  // A token for each of these kept rows of the last step; -1 where a logit is not finite.
   void sample(const std::int32_t* rows, const Draw* draws, int count, std::int32_t* tokens);
-  // [count, vocab] of rows of the last step.
+  // [count, vocab] of kept rows of the last step.
   void logits(const std::int32_t* rows, int count, float* out);
 
  private:
@@ -108,12 +113,22 @@ class Model {
   void pack(Weights&, const Tensor& from, const float* bias);
   void lay_out(const Step&);
   void embed(const Step&, int row);
-  void run_layer(int index);
-  void run_layer_by_rows(int index);
-  void run_layer_by_channels(int index);
+  void project(int layer);
+  void project_by_rows(int layer);
+  void project_by_channels(int layer);
+  void transform(const Layer&);
+  void transform_by_rows(const Layer&);
+  void transform_by_channels(const Layer&);
+  void leave_only(const std::vector<std::int32_t>& rows);
   template <typename Body>
   void each_row(const Body& body);
+  template <typename Body>
+  void each_row_block(const Body& body);
 
+  float* hidden_at(int place) const { return hidden_.as<float>() + place * hidden_stride_; }
+  int place_of(int row) const {
+    return static_cast<int>(std::lower_bound(kept_.begin(), kept_.end(), row) - kept_.begin());
+  }
   // A token has the same room however it is encoded: threads are at different matrices of a layer.
   std::size_t row_room(Encoding encoding) const {
     return encoded_stride_ * rows_per_token_ / rows_per_token(encoding);
@@ -123,7 +138,7 @@ class Model {
   RowGroup* row_groups(int token) const { return row_groups_.as<RowGroup>() + token * row_groups_stride_; }
   EncodedRows encoded_rows(int first, int tokens, Encoding encoding) const;
   // Each writes a row in the way in which `reader` reads it.
-  void encode_hidden(const float* norm, const Weights& reader, int hidden_row, int row, int member);
+  void encode_hidden(const float* norm, const Weights& reader, const float* hidden, int row, int member);
   void encode_normed(const float* norm, const Weights& reader, int row, int member);
   void encode_plain(const Buffer& source, std::size_t stride, int size, const Weights& reader, int row);
   void encode(const float* x, int size, const Weights& reader, int row);
@@ -168,6 +183,7 @@ class Model {
   Buffer kv_;  // [layer][block][kv head], as kv_block.h lays them out
 
   int tokens_ = 0;
+  std::vector<std::int32_t> kept_;
   std::vector<Sequence> sequences_;
   std::vector<Place> places_;
   std::vector<Tile> tiles_, pieces_;  // pieces of tiles, where there are fewer tiles than are good

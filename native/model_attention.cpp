@@ -36,6 +36,31 @@ void Model::lay_out(const Step& step) {
   split_tiles();
 }
 
+// Makes the rest of the step one of these rows alone: nobody reads what the others would become.
+void Model::leave_only(const std::vector<std::int32_t>& rows) {
+  kept_ = rows;
+  const int count = static_cast<int>(rows.size());
+  if (count == tokens_) return;
+  const std::size_t query = shape_.heads * query_bytes(kv_format_, padded_dim_);
+  std::vector<Sequence> runs;  // neighbours of one sequence
+  const Sequence* of = sequences_.data();
+  for (int i = 0; i < count; ++i) {
+    const int row = rows[i];
+    if (row != i) {
+      std::copy_n(hidden_at(row), hidden_stride_, hidden_at(i));
+      std::copy_n(queries_.as<std::uint8_t>() + row * query, query, queries_.as<std::uint8_t>() + i * query);
+    }
+    const bool follows = i > 0 && row == rows[i - 1] + 1 && row < of->end;
+    while (row >= of->end) ++of;
+    if (follows) ++runs.back().end;
+    else runs.push_back({i, i + 1, of->first_position + row - of->start, of->blocks});
+  }
+  sequences_ = std::move(runs);
+  tokens_ = count;
+  lay_out_tiles();
+  split_tiles();
+}
+
 void Model::lay_out_tiles() {
   tiles_.clear();
   const int group = shape_.heads / shape_.kv_heads;

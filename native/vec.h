@@ -25,6 +25,7 @@ using LooseH16 = std::uint16_t __attribute__((vector_size(32), aligned(2), may_a
 
 SALVER_INLINE F16 load(const float* p) { return *reinterpret_cast<const LooseF16*>(p); }
 SALVER_INLINE void store(float* p, F16 x) { *reinterpret_cast<LooseF16*>(p) = x; }
+SALVER_INLINE B16 load_bytes(const void* p) { return *reinterpret_cast<const LooseB16*>(p); }
 SALVER_INLINE I16 load_ints(const void* p) { return *reinterpret_cast<const LooseI16*>(p); }
 SALVER_INLINE void store_ints(void* p, I16 x) { *reinterpret_cast<LooseI16*>(p) = x; }
 SALVER_INLINE F16 splat(float x) { return F16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
@@ -63,6 +64,10 @@ SALVER_INLINE float largest(F16 x) {
 
 SALVER_INLINE std::int32_t sum(I16 x) {
   return folded(x, [](I16 a, I16 b) { return a + b; });
+}
+
+SALVER_INLINE std::uint32_t sum(U16 x) {
+  return folded(x, [](U16 a, U16 b) { return a + b; });
 }
 
 SALVER_INLINE I16 larger(I16 a, I16 b) { return a > b ? a : b; }
@@ -106,6 +111,26 @@ SALVER_INLINE F16 exp(F16 x) {
   p = fma(p, r, splat(5.0000001201e-1F));
   p = fma(p, r * r, r) + 1.0F;
   return scale_by_power(p, power);
+}
+
+// 16 bytes to every fourth of 64, from the `first` one on; the others are not touched.
+SALVER_INLINE void store_every_fourth(std::uint8_t* line, int first, B16 bytes) {
+#if defined(__AVX512BW__)
+  const U16 wide = __builtin_convertvector(bytes, U16) << (8 * first);
+  _mm512_mask_storeu_epi8(line, 0x1111111111111111ULL << first, reinterpret_cast<__m512i>(wide));
+#else
+  for (int i = 0; i < kLanes; ++i) line[i * 4 + first] = bytes[i];
+#endif
+}
+
+// 16 halves to every second of 32, likewise.
+SALVER_INLINE void store_every_second(std::uint16_t* line, int first, H16 halves) {
+#if defined(__AVX512BW__)
+  const U16 wide = __builtin_convertvector(halves, U16) << (16 * first);
+  _mm512_mask_storeu_epi16(line, 0x55555555U << first, reinterpret_cast<__m512i>(wide));
+#else
+  for (int i = 0; i < kLanes; ++i) line[i * 2 + first] = halves[i];
+#endif
 }
 
 SALVER_INLINE std::uint16_t to_bf16(float x) {

@@ -148,9 +148,15 @@ class Model:
         block_tables: NDArray[np.int32],
         rows: NDArray[np.int32],
         asked: DrawArrays,
+        *,
+        keep_all: bool = False,
     ) -> None:
-        """Compute the tokens, then what each of `rows` asks for."""
+        """Compute the tokens, then what each of `rows` asks for; only those rows are kept, or all."""
 
-    def logits(self, rows: NDArray[np.int32], out: NDArray[np.float32]) -> None: ...
-    def hidden(self, out: NDArray[np.float32]) -> None: ...
+    def logits(self, rows: NDArray[np.int32], out: NDArray[np.float32]) -> None:
+        """[rows, vocab] of rows that the last step kept."""
+
+    def hidden(self, out: NDArray[np.float32]) -> None:
+        """[kept, hidden] of the rows that the last step kept, in their order."""
+
     def fill_pool(self, byte: int) -> None: ...

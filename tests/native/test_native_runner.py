@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from salver.contract import SamplingParams
-from salver.engine.plan import SampleSpec
+from salver.engine.plan import SampleSpec, SchedulerOutput
 from salver.engine.runners.numpy_runner import NumpyRunner
+from salver.engine.runners.read_out import LogitRow, PromptTarget
 from salver.engine.sampling import sample, token_logprobs
 from salver.models import ModelConfig
 from salver.models.checkpoint import Checkpoint
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 native = pytest.importorskip("salver._native")
 native_runner = pytest.importorskip("salver.engine.runners.native_runner")
+native_rows = pytest.importorskip("salver.engine.runners.native_rows")
 
 Floats = NDArray[np.float32]
 ISAS = native.available_isas()
@@ -100,6 +102,50 @@ def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
         logits = alone.logits(range(len(prompt)))
         some = chance.sample(range(len(prompt)), k=chance.randint(1, len(prompt)))
         np.testing.assert_array_equal(alone.logits(some), logits[some])
+
+
+@pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
+@given(
+    config=configs(),
+    lengths=st.lists(st.integers(1, 140), min_size=1, max_size=3),
+    chance=st.randoms(use_true_random=False),
+)
+@settings(max_examples=8)
+def test_rows_that_nobody_asks_for_change_no_bit(
+    isa: str,
+    precision: str,
+    kv_cache: str,
+    config: ModelConfig,
+    lengths: list[int],
+    chance: random.Random,
+) -> None:
+    """The last layer computes the rows that are wanted, any or none, and the keys of all."""
+    checkpoint = TinyCheckpoint(config, seed=chance.randrange(1000))
+    tables = [range(5 * i, 5 * i + 5) for i in range(len(lengths))]
+
+    def pieces(counts: list[int], firsts: list[int]) -> SchedulerOutput:
+        steps = zip(counts, firsts, tables, strict=True)
+        tokens = ([chance.randrange(config.vocab_size) for _ in range(count)] for count in counts)
+        return lay_out([Piece("a", next(tokens), first, table) for _, first, table in steps])
+
+    prompts, after = pieces(lengths, [0] * len(lengths)), pieces([1] * len(lengths), lengths)
+    every, some = (make(checkpoint, isa, precision, kv_cache, threads) for threads in (1, 2))
+    every.forward(prompts)
+    rows = chance.sample(range(sum(lengths)), k=chance.randint(0, sum(lengths)))
+    wanted = [LogitRow(row, "a", PromptTarget(0, 0)) for row in rows]
+    some._step(prompts, native_rows.NativeRows(wanted, config.vocab_size))
+    np.testing.assert_array_equal(some.logits(rows), every.logits(rows))
+    np.testing.assert_array_equal(some.forward(after), every.forward(after))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_row_that_was_not_asked_for_is_not_told(isa: str) -> None:
+    runner = make(TinyCheckpoint(tiny_config()), isa, "w8a16")
+    greedy = SampleSpec(SamplingParams(max_tokens=1, temperature=0), 0, [], [])
+    runner.execute(lay_out([Piece("a", [1, 2, 3], 0, [0], greedy)]))
+    assert np.isfinite(runner.logits([2])).all()
+    with pytest.raises(ValueError, match="a row is one that the last step kept"):
+        runner.logits([1])
 
 
 @pytest.mark.parametrize("threads", [2, 3])

@@ -95,13 +95,13 @@ class NativeRunner:
 
     def forward(self, plan: SchedulerOutput) -> Floats:
         """Run every layer and keep the plan's KV: hidden states [tokens, hidden_size]."""
-        self._step(plan, NativeRows([], self._vocab_size))
+        self._step(plan, NativeRows([], self._vocab_size), keep_all=True)
         hidden = np.empty((plan.num_tokens, self._hidden_size), np.float32)
         self._core.hidden(hidden)
         return hidden
 
     def logits(self, rows: Sequence[int]) -> Floats:
-        """[rows, vocab_size] of flat rows of the last step."""
+        """[rows, vocab_size] of flat rows: those that the last step sampled, or any of `forward`."""
         out = np.empty((len(rows), self._vocab_size), np.float32)
         self._core.logits(np.asarray(rows, np.int32), out)
         return out
@@ -110,7 +110,7 @@ class NativeRunner:
         """Overwrite all keys and values, for tests of what a sequence must never see."""
         self._core.fill_pool(byte)
 
-    def _step(self, plan: SchedulerOutput, rows: NativeRows) -> None:
+    def _step(self, plan: SchedulerOutput, rows: NativeRows, *, keep_all: bool = False) -> None:
         self._core.step(
             np.asarray(plan.token_ids, np.int32),
             np.fromiter((0, *(each.end for each in plan.sequences)), np.int32),
@@ -118,6 +118,7 @@ class NativeRunner:
             *_block_tables(plan.sequences, self.block_size),
             rows.rows,
             rows.arrays(),
+            keep_all=keep_all,
         )
 
 
