@@ -59,16 +59,11 @@ def test_only_what_is_declared_counts(short_text: str, added: str, paths: list[s
 def test_what_our_engine_alone_keeps_is_said_in_front_of_other_servers() -> None:
     text = (EXAMPLES / "upstream-vllm.yaml").read_text()
     assert declared_only(load_deployment(text)) == ()
-    text = text.replace(
-        "admission: {", "admission: {scheduling: fcfs, overload: shed_lowest_class, "
-    )
-    text += "slo: {ttft_p95: 1s, tpot_p95: 50ms}\ntenants: [{name: a, weight: 2, class: batch}]\n"
+    text = text.replace("admission: {", "admission: {overload: shed_lowest_class, ")
+    text += "slo: {ttft_p95: 1s, tpot_p95: 50ms}\n"
+    text += "tenants: [{name: a, weight: 2, class: batch, kv_share: 50%}]\n"
     assert [part.path for part in declared_only(load_deployment(text))] == [
-        "slo.ttft_p95",
-        "slo.tpot_p95",
-        "admission.overload",
-        "tenants.weight",
-        "tenants.class",
+        "tenants.kv_share",
     ]
 
 

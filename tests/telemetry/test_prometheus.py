@@ -4,7 +4,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from salver.contract import FinishReason, LoadSnapshot, Outcome, Timings
-from salver.telemetry import Latencies, RequestEnded, RequestRefused, ServiceLabels
+from salver.telemetry import (
+    BreakerChanged,
+    FellBack,
+    Latencies,
+    RequestEnded,
+    RequestRefused,
+    ServiceLabels,
+    UpstreamAsked,
+)
 from salver.telemetry.exporters.prometheus import MAX_RULES, PrometheusExporter
 
 LABELS = ServiceLabels("assistant", "r1", "tiny", "development", "0.1.0")
@@ -126,3 +134,22 @@ def test_two_services_do_not_share_counts() -> None:
     first, second = exporter(), exporter()
     first.observe(ended())
     assert scrape(second)[key("vllm:time_to_first_token_seconds_count", **VLLM)] == 0
+
+
+def test_calls_to_other_servers_are_counted() -> None:
+    one = exporter()
+    for event in (
+        UpstreamAsked("a", again=False),
+        UpstreamAsked("b", again=True),
+        BreakerChanged("a", opened=True),
+        BreakerChanged("a", opened=False),
+        FellBack("blue", "small"),
+    ):
+        one.observe(event)
+    told = scrape(one)
+    for upstream, retries in (("a", 0), ("b", 1)):
+        assert told[key("salver_upstream_calls_total", **OWN, upstream=upstream)] == 1
+        assert told[key("salver_upstream_retries_total", **OWN, upstream=upstream)] == retries
+    for to in ("open", "closed"):
+        assert told[key("salver_breaker_changes_total", **OWN, upstream="a", to=to)] == 1
+    assert told[key("salver_fallbacks_total", **OWN, tenant="blue", backend="small")] == 1

@@ -12,7 +12,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from salver.clock import Clock, MonotonicClock
-from salver.contract import GenerateRequest, SamplingParams, TokenChunk
+from salver.contract import GenerateRequest, SamplingParams, TokenChunk, TrafficClass
+from salver.flow.waiting import Queue
 from salver.gateway import Limits, Served, create_app, listen, serve
 from salver.models import Tokenizer
 from salver.models.bpe import CHARACTER_OF_BYTE
@@ -20,6 +21,7 @@ from salver.models.tokenizer import PlainText, SpecialTokens
 from salver.telemetry import Event
 from salver.testing import FakeBackend, FaultProxy
 from salver.upstream import Address, PoolRule, UpstreamPool, UpstreamServer
+from salver.upstream.waiting import Waiter
 
 CLOCK = MonotonicClock()
 
@@ -81,7 +83,10 @@ async def pool() -> AsyncIterator[Pool]:
     opened: list[UpstreamPool] = []
 
     async def one(
-        rule: PoolRule, *behind: Behind, clock: Clock = CLOCK
+        rule: PoolRule,
+        *behind: Behind,
+        clock: Clock = CLOCK,
+        queue: Queue[Waiter] | None = None,
     ) -> tuple[UpstreamPool, list[Event]]:
         events: list[Event] = []
         servers = [each.upstream for each in behind]
@@ -92,6 +97,7 @@ async def pool() -> AsyncIterator[Pool]:
             clock=clock,
             observe=events.append,
             entropy=random.Random(3),
+            queue=queue,
         )
         opened.append(made)
         await made.start()
@@ -120,13 +126,21 @@ def asked() -> Callable[..., GenerateRequest]:
     made: list[GenerateRequest] = []
 
     def make(
-        prompt: str = "Hi", *, n: int = 1, within: float | None = None, max_tokens: int = 100
+        prompt: str = "Hi",
+        *,
+        n: int = 1,
+        within: float | None = None,
+        max_tokens: int = 100,
+        tenant: str = "default",
+        traffic_class: TrafficClass = TrafficClass.STANDARD,
     ) -> GenerateRequest:
         request = GenerateRequest(
             f"r{len(made)}",
             tuple(prompt.encode()),
             SamplingParams(max_tokens=max_tokens),
             n=n,
+            tenant=tenant,
+            traffic_class=traffic_class,
             deadline=None if within is None else CLOCK.now() + within,
         )
         made.append(request)

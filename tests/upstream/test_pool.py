@@ -12,16 +12,18 @@ from salver.contract import Action, Backend, Cause, GenerateRequest, TokenChunk
 from salver.errors import BackendLost, BackendUnavailable, Refused, SalverError
 from salver.flow import QueueBound
 from salver.flow.circuit_breaker import BreakerRule
-from salver.telemetry import Decided, Event
+from salver.telemetry import BreakerChanged, Decided, Event, FellBack, UpstreamAsked
 from salver.testing import FakeBackend, Fault, FaultKind, ManualClock
-from salver.upstream import FallbackChain, PoolRule, StaticAnswer
+from salver.upstream import FallbackChain, PoolRule, StaticAnswer, WaitingRule
 
 if TYPE_CHECKING:
     from tests.upstream.conftest import Begin, Pool
 
 CLOCK = MonotonicClock()
 QUICK = PoolRule(
-    queue=QueueBound(64, 10_000), breaker=BreakerRule(failures=3, first_wait=2.0), retries=0.1
+    waiting=WaitingRule(QueueBound(64, 10_000)),
+    breaker=BreakerRule(failures=3, first_wait=2.0),
+    retries=0.1,
 )
 Asked = Callable[..., GenerateRequest]
 Read = Callable[..., Coroutine[None, None, list[TokenChunk]]]
@@ -67,6 +69,11 @@ class TestBreaker:
         assert upstreams.ready
         assert text_of(await read(upstreams, asked())) == "Hello"
         assert actions(events) == [Action.LEAVE_ALONE, Action.USE_AGAIN]
+        changes = [event for event in events if isinstance(event, BreakerChanged)]
+        assert changes == [
+            BreakerChanged("back", opened=True),
+            BreakerChanged("back", opened=False),
+        ]
 
     async def test_a_refusal_of_the_request_is_no_failure(
         self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
@@ -77,7 +84,7 @@ class TestBreaker:
             with pytest.raises(SalverError, match="max_tokens"):
                 await read(upstreams, asked(max_tokens=201))
         assert upstreams.ready
-        assert not events
+        assert not actions(events)
 
     async def test_a_silent_server_fails_what_it_has(
         self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
@@ -122,13 +129,17 @@ class TestPromises:
     ) -> None:
         behind = await begin("Hello")
         rule = replace(QUICK, breaker=replace(QUICK.breaker, failures=1000))
-        upstreams, _ = await pool(rule, behind)
+        upstreams, events = await pool(rule, behind)
+        for _ in range(20):
+            await read(upstreams, asked())
         behind.proxy.fault = Fault(FaultKind.SERVER_ERROR)
-        for _ in range(40):
+        for _ in range(20):
             with pytest.raises(Refused):
                 await read(upstreams, asked())
-        assert upstreams.retries == 4
-        assert len(behind.backend.requests) == 44
+        assert upstreams.retries == 2
+        calls = [event for event in events if isinstance(event, UpstreamAsked)]
+        assert (len(calls), sum(call.again for call in calls)) == (42, 2)
+        assert len(behind.backend.requests) == 42
 
     async def test_a_failed_request_is_tried_elsewhere(
         self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
@@ -147,7 +158,7 @@ class TestPromises:
         first, second = await begin("one", "more", name="first"), await begin("two", name="second")
         upstreams, _ = await pool(replace(QUICK, retries=0.5), first, second)
         for _ in range(4):
-            upstreams._budget.request()
+            upstreams._budget.answered()
         first.backend.gate = asyncio.Semaphore(1)
         chunks = upstreams.generate(asked())
         assert (await anext(chunks)).text == "one"
@@ -178,7 +189,7 @@ class TestRoom:
         self, begin: "Begin", pool: "Pool", asked: Asked, read: Read, until: Until
     ) -> None:
         behind = await begin("Hello", bound=102)
-        upstreams, _ = await pool(replace(QUICK, queue=QueueBound(1, 100)), behind)
+        upstreams, _ = await pool(replace(QUICK, waiting=WaitingRule(QueueBound(1, 100))), behind)
         behind.backend.gate = asyncio.Semaphore(0)
         first = asyncio.create_task(read(upstreams, asked()))
         await until(lambda: bool(behind.backend.active))
@@ -217,6 +228,7 @@ class TestFallback:
         steps[0].ready = False
         assert await answer(chain, asked()) == "second"
         assert actions(events) == [Action.FALL_BACK]
+        assert FellBack("default", "second") in events
         steps[1].ready = False
         assert await answer(chain, asked()) == "Busy."
         assert actions(events) == [Action.FALL_BACK] * 3

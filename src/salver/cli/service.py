@@ -11,16 +11,16 @@ from pathlib import Path
 from salver.cli.fit import Artifact, runner_kind
 from salver.cli.last_start import LastStart
 from salver.cli.machine import this_machine
+from salver.cli.sharing import first_token_within, shares_of
 from salver.cli.upstreams import serving_pool, takes_messages, with_fallbacks
 from salver.clock import MonotonicClock
-from salver.contract import Backend, Deployment, Engine, Overload, Scheduling, TooLate
-from salver.flow import Share
+from salver.contract import Backend, Deployment, Engine, Overload
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
 from salver.gateway import serve as serve_http
 from salver.gateway.service import Mode
 from salver.models import Model
 from salver.state import DecisionLog
-from salver.telemetry import Observer
+from salver.telemetry import Observer, Observers
 from salver.worker import Patience, ReadinessProbe, Supervisor, WorkerSpec
 
 PROBE_TEXT = "Hello"
@@ -69,10 +69,11 @@ class Service:
             SalverError: the worker could not start; the listener is closed.
         """
         with listener, self._tenancy() as tenancy, closing(self._decision_log()) as decisions:
+            observers = Observers(decisions.observe)
             async with (
-                self._computing(decisions.observe) as computing,
+                self._computing(observers) as computing,
                 with_fallbacks(
-                    computing.backend, self._deployment, self._clock, decisions.observe
+                    computing.backend, self._deployment, self._clock, observers
                 ) as backend,
                 self._probe(computing) as probe,
             ):
@@ -85,6 +86,7 @@ class Service:
                     ready=lambda: probe.ready(self._clock.now()),
                     tenancy=tenancy,
                     decisions=decisions,
+                    observers=observers,
                     clock=self._clock,
                     worker_restarts=computing.restarts,
                     keeps_messages=takes_messages(self._deployment),
@@ -170,24 +172,13 @@ class Service:
             max_batch_tokens=envelope.max_batch_tokens,
             max_queued_requests=admission.max_queued_requests,
             max_queued_tokens=admission.max_queued_tokens,
-            ttft_seconds=self._first_token_within(),
+            ttft_seconds=first_token_within(self._deployment),
             tpot_seconds=slo.tpot_p95 if slo else None,
-            shares=self._shares(),
+            shares=shares_of(self._deployment),
             sheds=admission.overload is Overload.SHED_LOWEST_CLASS,
             runner=runner_kind(release.runtime),
             isa=self._isa,
         )
-
-    def _first_token_within(self) -> float | None:
-        """The objective that requests are refused for; None where late is better than not at all."""
-        slo, late = self._deployment.slo, self._deployment.admission.too_late
-        return slo.ttft_p95 if slo and late is TooLate.REFUSE else None
-
-    def _shares(self) -> dict[str, Share] | None:
-        """What each tenant is owed; None where that is not asked."""
-        if self._deployment.admission.scheduling is Scheduling.FCFS:
-            return None
-        return {each.name: Share(each.weight, each.kv_share) for each in self._deployment.tenants}
 
     def _served(self) -> Served:
         deployment = self._deployment

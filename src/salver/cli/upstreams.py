@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from salver.cli.home import bearer_in
+from salver.cli.sharing import first_token_within, shares_of
 from salver.clock import Clock
-from salver.contract import Backend, Deployment, PromptForm, UpstreamBackend
-from salver.flow import QueueBound
+from salver.contract import Backend, Deployment, Overload, PromptForm, UpstreamBackend
+from salver.flow import FirstTokenBound, QueueBound
 from salver.flow.circuit_breaker import BreakerRule
+from salver.flow.waiting import FairQueue, FirstComeQueue
 from salver.telemetry import Observer
 from salver.upstream import (
     Address,
@@ -16,6 +18,7 @@ from salver.upstream import (
     StaticAnswer,
     UpstreamPool,
     UpstreamServer,
+    WaitingRule,
 )
 
 
@@ -72,7 +75,15 @@ async def _pool(
     opened = [
         UpstreamServer(_address(declared[each]), clock, connect_within=within) for each in servers
     ]
-    pool = UpstreamPool(name, opened, _rule(deployment), clock=clock, observe=observe)
+    shares = shares_of(deployment)
+    pool = UpstreamPool(
+        name,
+        opened,
+        _rule(deployment),
+        clock=clock,
+        observe=observe,
+        queue=FirstComeQueue() if shares is None else FairQueue(shares),
+    )
     try:
         await pool.start()
         yield pool
@@ -94,9 +105,15 @@ def _address(declared: UpstreamBackend) -> Address:
 
 def _rule(deployment: Deployment) -> PoolRule:
     admission, upstreams = deployment.admission, deployment.upstreams
+    within = first_token_within(deployment)
     return PoolRule(
-        queue=QueueBound(admission.max_queued_requests, admission.max_queued_tokens),
+        waiting=WaitingRule(
+            QueueBound(admission.max_queued_requests, admission.max_queued_tokens),
+            sheds=admission.overload is Overload.SHED_LOWEST_CLASS,
+            first_token=None if within is None else FirstTokenBound(within),
+        ),
         breaker=BreakerRule(upstreams.breaker_failures, upstreams.breaker_wait),
         retries=upstreams.retries,
         silent_after=upstreams.silent_after,
+        token_gap=deployment.slo.tpot_p95 if deployment.slo else None,
     )

@@ -31,13 +31,14 @@ ENFORCED = {
     "release.envelope.max_running": "bounds the sequences in a batch",
     "release.envelope.max_batch_tokens": "bounds the tokens of a step",
     "slo.ttft_p95": "a request that waits too long for it is not begun; see too_late",
-    "slo.tpot_p95": "bounds the prompt tokens of a step while others wait for their next token",
+    "slo.tpot_p95": "bounds the prompt tokens of a step while others wait for their next token, and "
+    "the requests at another server",
     "admission.max_queued_requests": "a request beyond it is refused",
     "admission.max_queued_tokens": "a request beyond it is refused",
     "admission.default_timeout": "the deadline of a request that brings none",
     "admission.too_late": "decides on requests that wait too long for slo.ttft_p95",
     "admission.overload": "decides who gives way when the queue is full",
-    "admission.scheduling": "the order of turns in a step",
+    "admission.scheduling": "the order of turns in a step, or of what is sent to other servers",
     "admission.state_away.authentication": "decides on keys while the state store is away",
     "admission.state_away.requests_per_minute": "decides on it while the state store is away",
     "admission.state_away.tokens_per_minute": "decides on it while the state store is away",
@@ -82,13 +83,6 @@ NOT_YET = {
 """Path of a field or of a whole section -> what happens instead, as one sentence."""
 
 NOT_YET_UPSTREAM = {
-    "slo.ttft_p95": "Nothing is refused for it in front of other servers; deadlines are kept.",
-    "slo.tpot_p95": "Other servers make up their steps themselves.",
-    "admission.scheduling": "Requests wait for other servers in the order in which they came.",
-    "admission.overload": "A full queue in front of other servers refuses whoever comes.",
-    "admission.too_late": "Nothing is refused for slo.ttft_p95 in front of other servers.",
-    "tenants.weight": "Requests wait for other servers in the order in which they came.",
-    "tenants.class": "Requests wait for other servers in the order in which they came.",
     "tenants.kv_share": "Other servers share out their KV pools themselves.",
 }
 """The same where other servers compute (`engine: upstream`), besides NOT_YET."""
@@ -96,9 +90,6 @@ NOT_YET_UPSTREAM = {
 _KEPT_ANYWAY = {
     "telemetry.prompt_logging": "off",
     "telemetry.trace_sample": 0.0,
-    "admission.scheduling": "fcfs",
-    "admission.overload": "reject_new",
-    "admission.too_late": "serve",
 }
 """Values of not yet enforced fields that say what happens in any case."""
 

@@ -16,15 +16,15 @@ from salver.engine.request import Request
 from salver.flow import (
     Excess,
     FirstTokenBound,
+    Gate,
     QueueBound,
     own_seconds,
     passed,
     refused,
     retry_after,
     shed,
+    why_it_gave_way,
 )
-
-Size = tuple[int, int]  # sequences and tokens
 
 
 def no_chance() -> float:
@@ -63,7 +63,7 @@ class Admission:
         self._first_token = first_token
         self._sheds = sheds
         self._draw = draw
-        self._was_full = False
+        self._gate = Gate(bound)
 
     def judge(
         self,
@@ -79,13 +79,11 @@ class Admission:
             return Verdict(late)
         waiting = (len(order), order.num_tokens)
         adding = (source.n, source.n * len(source.prompt_token_ids))
-        self._was_full = self._was_full and self.bound.undrained(waiting) is not None
-        excess = self.bound.excess(waiting, adding)
-        self._was_full |= excess is not None
+        excess = self._gate.excess(waiting, adding)
         victims: tuple[Request, ...] = ()
-        if self._was_full:
-            excess = excess or self.bound.undrained(waiting)
-            victims = self._victims(source, order, running, waiting, adding)
+        if excess and self._sheds:
+            groups = order.give_way(source, running)
+            victims = self.bound.make_room(waiting, adding, groups, lambda each: each.num_tokens)
         drain = order.seconds_ahead(source, running, estimate) if excess else 0.0
         if excess and not victims:
             return Verdict(refused(source.id, excess, retry_after(drain, self._draw)))
@@ -153,28 +151,9 @@ class Admission:
             retry_after=retry_after(0.0, self._draw),
         )
 
-    def _victims(
-        self,
-        source: GenerateRequest,
-        order: Order,
-        running: Sequence[Request],
-        waiting: Size,
-        adding: Size,
-    ) -> tuple[Request, ...]:
-        """Those that give way so that the newcomer fits; none where that is not enough."""
-        victims: list[Request] = []
-        for group in order.give_way(source, running) if self._sheds else ():
-            victims += group
-            waiting = waiting[0] - len(group), waiting[1] - sum(r.num_tokens for r in group)
-            if self.bound.excess(waiting, adding) is None:
-                return tuple(victims)
-        return ()
-
     def _shed(
         self, victims: Iterable[Request], source: GenerateRequest, excess: Excess, drain: float
     ) -> Iterable[Decision]:
         for request in {request.request_id: request for request in victims}.values():
-            why = f"its class, {request.traffic_class}, is lower than that of the one that came"
-            if request.traffic_class is source.traffic_class:
-                why = f"{request.tenant!r} has more than its share of the queue"
+            why = why_it_gave_way(request.tenant, request.traffic_class, source.traffic_class)
             yield shed(request.request_id, excess, why, retry_after(drain, self._draw))

@@ -15,11 +15,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 
-from salver.engine.fair_queue import RANKS, Account, FairQueue
+from salver.engine.fair_queue import Account, FairQueue
 from salver.engine.kv_cache import KVCacheManager
 from salver.engine.order import Chosen
 from salver.engine.request import Request
-from salver.flow.fairness import Share, Tariff, step_charges
+from salver.flow.fairness import RANKS, Share, Tariff, step_charges
 
 ATTENTION_IS_FREE = Tariff()
 

@@ -8,12 +8,11 @@ from bisect import insort_left, insort_right
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 
-from salver.contract import GenerateRequest, TenantQueue, TrafficClass
+from salver.contract import GenerateRequest, TenantQueue
 from salver.engine.punctuality import Estimate, QueueClock
 from salver.engine.request import Request
-from salver.flow.fairness import Service, Share
-
-RANKS = {each: rank for rank, each in enumerate(TrafficClass)}
+from salver.flow.fairness import RANKS, Service, Share
+from salver.flow.queue_bound import give_way
 
 
 class Account:
@@ -88,29 +87,15 @@ class FairQueue:
     def give_way(
         self, source: GenerateRequest, running: Sequence[Request]
     ) -> Iterator[Sequence[Request]]:
-        """Lower classes first, then tenants of this one that have more of the queue for their weight
-        than the newcomer would have. Of each the one that would be served last."""
-        mine = RANKS[source.traffic_class], source.tenant
-        own = self._accounts.get(mine)
-        weight = self._services[mine[0]].weight(source.tenant)
-        would_have = ((len(own.waiting) if own else 0) + source.n) / weight
-        left = {key: _last_first(account, running) for key, account in self._accounts.items()}
-        size = {key: float(len(account.waiting)) for key, account in self._accounts.items()}
-
-        def excess(key: tuple[int, str]) -> float:
-            return size[key] / self._services[key[0]].weight(key[1])
-
-        def gives(key: tuple[int, str]) -> bool:
-            return key[0] > mine[0] or (key[0] == mine[0] and excess(key) > would_have)
-
-        while givers := [key for key in left if gives(key) and key != mine]:
-            worst = max(givers, key=lambda key: (key[0], excess(key), key[1]))
-            group = next(left[worst], None)
-            if group is None:
-                del left[worst]
-            else:
-                size[worst] -= len(group)
-                yield group
+        """See `flow.queue_bound.give_way`. Of each account the one that would be served last."""
+        newcomer = RANKS[source.traffic_class], source.tenant
+        return give_way(
+            newcomer,
+            source.n,
+            {key: len(account.waiting) for key, account in self._accounts.items()},
+            {key: _last_first(account, running) for key, account in self._accounts.items()},
+            self._services[newcomer[0]].weight,
+        )
 
     def _join(self, request: Request) -> Account:
         account = self._account(request)

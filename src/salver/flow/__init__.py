@@ -13,11 +13,20 @@ from salver.flow.feasibility import (
     unreachable,
 )
 from salver.flow.first_token import FirstTokenBound
-from salver.flow.queue_bound import Excess, QueueBound, refused, retry_after, shed
+from salver.flow.queue_bound import (
+    Excess,
+    Gate,
+    QueueBound,
+    refused,
+    retry_after,
+    shed,
+    why_it_gave_way,
+)
 
 __all__ = [
     "Excess",
     "FirstTokenBound",
+    "Gate",
     "QueueBound",
     "Share",
     "Tariff",
@@ -33,4 +42,5 @@ __all__ = [
     "retry_after",
     "shed",
     "unreachable",
+    "why_it_gave_way",
 ]

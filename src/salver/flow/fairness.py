@@ -15,8 +15,10 @@ of its share of the KV pool, taken of what was computed for all (dominant shares
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from salver.contract import LatencyModel, StepShape
+from salver.contract import LatencyModel, StepShape, TrafficClass
 
+RANKS = {each: rank for rank, each in enumerate(TrafficClass)}  # the least is served first
+Account = tuple[int, str]  # one tenant's requests of one class: the rank of the class, the tenant
 PREFILL_CHARGE = 1.0
 DECODE_CHARGE = 2.0  # of a token that is computed alone; about what it costs beside prompts
 DEAREST_PAIR = 1 / 128  # attention doubles a token's cost after 128 others, or later

@@ -33,6 +33,15 @@ class FirstTokenBound:
         """Hold a wait against the patience; None keeps the request."""
         if wait <= self.patience(own):
             return None
+        return self._decision(request_id, wait, own, action, retry_after)
+
+    def given_up(self, request_id: str, retry_after: float) -> Decision:
+        """It has waited for the whole objective."""
+        return self._decision(request_id, self.seconds, 0.0, Action.SHED, retry_after)
+
+    def _decision(
+        self, request_id: str, wait: float, own: float, action: Action, retry_after: float
+    ) -> Decision:
         verb = "has waited" if action is Action.SHED else "would wait"
         return Decision(
             id=f"dec-{request_id}",

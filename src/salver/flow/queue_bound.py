@@ -6,10 +6,14 @@ and admitted by turns. What is told as Retry-After is when that part has drained
 again, by chance: those who were refused together come back apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from salver.contract import Action, Cause, Decision
+from salver.contract import Action, Cause, Decision, TrafficClass
+from salver.flow.fairness import Account
+
+T = TypeVar("T")
 
 RETRY_AFTER_S = 1.0  # a floor
 REOPEN = 7 / 8  # of the bound
@@ -55,6 +59,77 @@ class QueueBound:
         """Hold what waits, after the queue was full, against the part at which it reopens."""
         low = QueueBound(int(REOPEN * self.max_requests), int(REOPEN * self.max_tokens))
         return low.excess(waiting, (0, 0))
+
+    def make_room(
+        self,
+        waiting: tuple[int, int],
+        adding: tuple[int, int],
+        groups: Iterable[Sequence[T]],
+        tokens: Callable[[T], int],
+    ) -> tuple[T, ...]:
+        """Of the groups that give way, in order, as many as it takes; none where all are not enough."""
+        victims: list[T] = []
+        for group in groups:
+            victims += group
+            waiting = waiting[0] - len(group), waiting[1] - sum(map(tokens, group))
+            if self.excess(waiting, adding) is None:
+                return tuple(victims)
+        return ()
+
+
+class Gate:
+    """Whether the queue counts as full: since it was, until it has drained to a part of its bound."""
+
+    def __init__(self, bound: QueueBound) -> None:
+        self.bound = bound
+        self._was_full = False
+
+    def excess(self, waiting: tuple[int, int], adding: tuple[int, int]) -> Excess | None:
+        """Why the queue counts as full for what comes; None lets it wait."""
+        undrained = self.bound.undrained(waiting) if self._was_full else None
+        excess = self.bound.excess(waiting, adding) or undrained
+        self._was_full = excess is not None
+        return excess
+
+
+def give_way(
+    newcomer: Account,
+    adding: int,
+    sizes: Mapping[Account, int],
+    last_first: Mapping[Account, Iterator[Sequence[T]]],
+    weight: Callable[[str], float],
+) -> Iterator[Sequence[T]]:
+    """Who gives way in a full queue for `adding` more of an account, in order.
+
+    Lower classes first, then tenants of its class that have more of the queue for their weight than
+    the newcomer would have. `last_first` has each account's groups that may, served last ones first;
+    `sizes` how many wait in each account.
+    """
+    left, size = dict(last_first), {key: float(number) for key, number in sizes.items()}
+    would_have = (size.get(newcomer, 0.0) + adding) / weight(newcomer[1])
+
+    def excess(account: Account) -> float:
+        return size[account] / weight(account[1])
+
+    def gives(account: Account) -> bool:
+        rank = account[0]
+        return rank > newcomer[0] or (rank == newcomer[0] and excess(account) > would_have)
+
+    while givers := [account for account in left if gives(account) and account != newcomer]:
+        worst = max(givers, key=lambda account: (account[0], excess(account), account[1]))
+        group = next(left[worst], None)
+        if group is None:
+            del left[worst]
+        else:
+            size[worst] -= len(group)
+            yield group
+
+
+def why_it_gave_way(tenant: str, traffic_class: TrafficClass, newcomer: TrafficClass) -> str:
+    """In words, for its Decision."""
+    if traffic_class is newcomer:
+        return f"{tenant!r} has more than its share of the queue"
+    return f"its class, {traffic_class}, is lower than that of the one that came"
 
 
 def retry_after(drain_seconds: float, draw: Callable[[], float]) -> float:

@@ -1,9 +1,10 @@
 """Retries are at most a share of the requests, so that they cannot amplify an overload.
 
-Every request earns a share of a retry, every retry spends a whole one, and nothing is lent: at any
-time there were at most `ratio` times as many retries as requests. What is saved up in quiet times
-is bounded, so that an outage does not begin with a burst of them. (Google, Site Reliability
-Engineering, chapter 21, "Handling Overload": a budget of 10%.)
+Every request that is answered at its first try earns a share of a retry, every retry spends a whole
+one, and nothing is lent: at any time there were fewer than `ratio` times as many retries as requests,
+and while nothing is answered there are none. What is saved up in quiet times is bounded, so that an
+outage does not begin with a burst of them. (Google, Site Reliability Engineering, chapter 21,
+"Handling Overload": a budget of 10%; that failures earn nothing is gRPC's retry throttling.)
 """
 
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ class RetryBudget:
     most_saved: int = 10
     _saved: int = 0
 
-    def request(self) -> None:
-        """A request came: it earns its share."""
+    def answered(self) -> None:
+        """A request was answered at its first try: it earns its share."""
         self._saved = min(self._saved + int(self.ratio * _ONE), self.most_saved * _ONE)
 
     def take(self) -> bool:

@@ -1,7 +1,7 @@
 """The gateway put together: what is handed in, which path leads where, how errors leave."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -31,7 +31,7 @@ from salver.gateway.desk import Desk
 from salver.gateway.edge import Edge
 from salver.gateway.errors import Refusals, http_refusal
 from salver.gateway.ids import Ids
-from salver.gateway.json_route import JsonRoute
+from salver.gateway.json_route import DirectRoute, JsonRoute
 from salver.gateway.logprobs import LogprobShapes
 from salver.gateway.operations import OperationEndpoints
 from salver.gateway.prompts import Prompts
@@ -43,7 +43,7 @@ from salver.gateway.wire.chat import ChatCompletion, ChatCompletionChunk
 from salver.gateway.wire.completion import Completion, CompletionChunk
 from salver.models import ChatTemplate, Tokenizer
 from salver.state import DecisionLog
-from salver.telemetry import Event, Observer, ServiceLabels
+from salver.telemetry import Observers, ServiceLabels
 from salver.telemetry.exporters.prometheus import PrometheusExporter
 
 
@@ -57,6 +57,7 @@ def create_app(
     ready: Callable[[], bool],
     tenancy: Tenancy | None = None,
     decisions: DecisionLog | None = None,
+    observers: Observers | None = None,
     clock: Clock | None = None,
     worker_restarts: Callable[[], int] = lambda: 0,
     entropy: random.Random | None = None,
@@ -73,6 +74,8 @@ def create_app(
         ready: whether a real inference passed lately; asked at each /ready and each scrape.
         tenancy: the tenants, their keys and their quotas; without it everybody may come in.
         decisions: where every Decision is kept; nowhere without it.
+        observers: told what happens here, `decisions` among them; the metrics join. By default there
+            are no others.
         clock: the clock that the backend's deadlines are on; the machine's by default.
         worker_restarts: how often a worker was restarted; asked at each scrape.
         entropy: where ids and seeds come from; the system's by default. Seed it to repeat a run.
@@ -86,7 +89,8 @@ def create_app(
         worker_restarts=worker_restarts,
         decisions_lost=lambda: decisions.lost if decisions else 0,
     )
-    observe = _all([exporter.observe, *([decisions.observe] if decisions else [])])
+    observe = observers or Observers(*([decisions.observe] if decisions else []))
+    observe.join(exporter.observe)
     quotas = tenancy.quotas(observe) if tenancy else NoQuotas()
     desk = Desk(
         served=served,
@@ -135,36 +139,30 @@ def _put_edge_before(app: FastAPI, desk: Desk, door: Door) -> None:
     )
 
 
-def _all(observers: Sequence[Observer]) -> Observer:
-    def observe(event: Event) -> None:
-        for observer in observers:
-            observer(event)
-
-    return observe
-
-
 def _inference(desk: Desk) -> APIRouter:
-    router = APIRouter(route_class=JsonRoute, tags=["inference"])
-    chat, completion, tokens = ChatEndpoint(desk), CompletionEndpoint(desk), TokenEndpoints(desk)
-    generating = errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
-    reading = errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
+    router = APIRouter(route_class=DirectRoute, tags=["inference"])
+    chat, completion = ChatEndpoint(desk), CompletionEndpoint(desk)
+    refused = errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504)
     post: dict[str, Any] = {"methods": ["POST"], "openapi_extra": CALL_HEADERS}
     router.add_api_route(
         "/v1/chat/completions",
         chat.create,
         response_model=ChatCompletion,
-        responses=streamed(ChatCompletionChunk) | generating,
+        responses=streamed(ChatCompletionChunk) | refused,
         **post,
     )
     router.add_api_route(
         "/v1/completions",
         completion.create,
         response_model=Completion,
-        responses=streamed(CompletionChunk) | generating,
+        responses=streamed(CompletionChunk) | refused,
         **post,
     )
-    router.add_api_route("/tokenize", tokens.tokenize, responses=reading, **post)
-    router.add_api_route("/detokenize", tokens.detokenize, responses=reading, **post)
+    reading = APIRouter(route_class=JsonRoute, tags=["inference"])
+    tokens = TokenEndpoints(desk)
+    reading.add_api_route("/tokenize", tokens.tokenize, responses=refused, **post)
+    reading.add_api_route("/detokenize", tokens.detokenize, responses=refused, **post)
+    router.include_router(reading)
     return router
 
 

@@ -2,18 +2,25 @@
 
 Work is refused before it is done: a text of B bytes has at least B / max_token_bytes tokens, so
 one that cannot fit is turned away before it is rendered or tokenized. Rendering and tokenizing run
-off the event loop, which other calls' tokens are passing through.
+off the event loop, which other calls' tokens are passing through; a short text is done before a
+thread would have begun with it.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from salver.errors import InvalidValue, TooLarge, UnsupportedField
 from salver.gateway.service import Limits
 from salver.gateway.wire.chat import Message, Tool
 from salver.models import ChatTemplate, ChatText, Tokenizer, flatten_content, render_chat
 
+SHORT_BYTES = 2048  # rendered and tokenized within a millisecond
+MESSAGE_BYTES = 64  # an empty message is about as much work to render as so much of a text
+
+T = TypeVar("T")
 Admit = Callable[[int], None]  # raises for a prompt of at least so many tokens; see Desk.admit
 
 
@@ -78,14 +85,20 @@ class Prompts:
         if self._template is None:
             raise _no_template()
         plain = [_plain(message, index) for index, message in enumerate(messages)]
-        self.check_bytes(_content_bytes(plain), "messages", admit)
-        chat = await asyncio.to_thread(
-            _render,
-            self._template,
-            self._tokenizer,
-            plain,
-            [tool.model_dump(exclude_none=True) for tool in tools],
-            add_generation_prompt,
+        content = _content_bytes(plain)
+        self.check_bytes(content, "messages", admit)
+        with_tools = tools or any("tool_calls" in message for message in plain)
+        size = SHORT_BYTES + 1 if with_tools else content + MESSAGE_BYTES * len(plain)
+        chat = await _aside(
+            size,
+            partial(
+                _render,
+                self._template,
+                self._tokenizer,
+                plain,
+                [tool.model_dump(exclude_none=True) for tool in tools],
+                add_generation_prompt,
+            ),
         )
         self.check_bytes(len(chat.text.encode()), "messages", admit)
         ids = await self.encode(
@@ -98,19 +111,21 @@ class Prompts:
         self, text: str, *, add_special_tokens: bool, breaks: Sequence[int] = ()
     ) -> list[int]:
         """Token ids; control tokens written out in the text count as such, but across `breaks`."""
-        return await asyncio.to_thread(
+        encode = partial(
             self._tokenizer.encode,
             text,
             add_special_tokens=add_special_tokens,
             parse_special=True,
             breaks=breaks,
         )
+        return await _aside(len(text), encode)
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """The text that encodes to these ids, control tokens kept."""
-        return await asyncio.to_thread(
+        decode = partial(
             self._tokenizer.decode, token_ids, skip_special_tokens=False, starts_text=True
         )
+        return await _aside(len(token_ids), decode)
 
     def check_ids(self, token_ids: Sequence[int], param: str) -> None:
         """Raises InvalidValue for an id outside the vocabulary."""
@@ -152,6 +167,11 @@ class Prompts:
             limit=limit,
             fix="shorten the prompt",
         )
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """What `work` on so many bytes or tokens gives, without holding up the event loop."""
+    return work() if size <= SHORT_BYTES else await asyncio.to_thread(work)
 
 
 def _empty(param: str) -> InvalidValue:

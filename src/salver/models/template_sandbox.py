@@ -8,8 +8,8 @@ Jinja's own. One environment serves one rendering and holds its meter, so render
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from functools import partial, wraps
-from typing import Any, Final, NoReturn
+from functools import partial
+from typing import Any, Final, NoReturn, cast
 
 from jinja2 import Environment, nodes, pass_context
 from jinja2.exceptions import SecurityError
@@ -197,22 +197,20 @@ def _tests(meter: Meter) -> dict[str, Any]:
 
 
 def _deep(meter: Meter, function: Any) -> Callable[..., Any]:
-    """Pay for all that goes in and comes out. `wraps` keeps Jinja's mark for a first argument."""
+    """Pay for all that goes in and comes out."""
 
-    @wraps(function)
     def metered(*args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):
             if not isinstance(value, _PLUMBING):
                 meter.weigh(value)
         return meter.weigh(_at_once(function(*args, **kwargs)))
 
-    return metered
+    return _called_alike(metered, function)
 
 
 def _shallow(meter: Meter, function: Any) -> Callable[..., Any]:
     """Pay for going over the items, in and out."""
 
-    @wraps(function)
     def metered(*args: Any, **kwargs: Any) -> Any:
         for value in args:
             if not isinstance(value, _PLUMBING):
@@ -221,7 +219,16 @@ def _shallow(meter: Meter, function: Any) -> Callable[..., Any]:
         meter.glance(result)
         return result
 
-    return metered
+    return _called_alike(metered, function)
+
+
+def _called_alike(metered: Any, function: Any) -> Callable[..., Any]:
+    """With Jinja's mark for a first argument. `functools.wraps` would keep it too, and copy what nobody
+    reads: a third of the time of a short rendering."""
+    mark = getattr(function, "jinja_pass_arg", None)
+    if mark is not None:
+        metered.jinja_pass_arg = mark
+    return cast("Callable[..., Any]", metered)
 
 
 def _at_once(result: object) -> object:

@@ -199,12 +199,15 @@ class _ControlSplitter:
         self._finder = tokenizers.Tokenizer(WordLevel({"": 0}, unk_token=""))
         sought = [text for text in control if len(text) > 1]
         self._ids = (0, *(control[text] for text in sought))
+        self._firsts = frozenset(text[0] for text in sought)
         self._finder.add_special_tokens(
             [AddedToken(text, normalized=False, special=True) for text in sought]
         )
 
     def find(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Yield (id, start, end) of each control token in turn."""
+        if not any(first in text for first in self._firsts):
+            return  # as most texts have none, and calling the library takes longer than to see that
         found = self._finder.encode(text, add_special_tokens=False)
         for key, (start, end) in zip(found.ids, found.offsets, strict=True):
             if key:

@@ -47,8 +47,54 @@ class QuotaUnchecked:
     tenant: str
 
 
-Event = RequestEnded | RequestRefused | Decided | QuotaUnchecked
+@dataclass(frozen=True, slots=True)
+class UpstreamAsked:
+    """A request was sent to another server; `again` where one had failed it before."""
+
+    upstream: str
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged:
+    """Another server is left alone from now on (`opened`), or used again."""
+
+    upstream: str
+    opened: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FellBack:
+    """A request that the release could not take is answered by another backend, or a static text."""
+
+    tenant: str
+    backend: str
+
+
+Event = (
+    RequestEnded
+    | RequestRefused
+    | Decided
+    | QuotaUnchecked
+    | UpstreamAsked
+    | BreakerChanged
+    | FellBack
+)
 Observer = Callable[[Event], None]
+
+
+class Observers:
+    """An Observer that tells others. Those that join later hear what comes then."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = list(observers)
+
+    def join(self, observer: Observer) -> None:
+        self._observers.append(observer)
+
+    def __call__(self, event: Event) -> None:
+        for observer in self._observers:
+            observer(event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from salver.upstream.address import Address
 from salver.upstream.fallback import FallbackChain, StaticAnswer
 from salver.upstream.pool import PoolRule, UpstreamPool
 from salver.upstream.server import UpstreamServer
+from salver.upstream.waiting import WaitingRule
 
 __all__ = [
     "Address",
@@ -12,4 +13,5 @@ __all__ = [
     "StaticAnswer",
     "UpstreamPool",
     "UpstreamServer",
+    "WaitingRule",
 ]

@@ -23,7 +23,7 @@ from salver.contract import (
     TokenChunk,
 )
 from salver.errors import BackendUnavailable, Refused, SalverError
-from salver.telemetry import Decided, Observer
+from salver.telemetry import Decided, FellBack, Observer
 
 
 class StaticAnswer:
@@ -97,6 +97,7 @@ class FallbackChain:
             reason=f"{self._steps[index].name!r} is asked instead: {error.problem}",
         )
         self._observe(Decided(decision, request.tenant, request.id))
+        self._observe(FellBack(request.tenant, self._steps[index].name))
 
     def __repr__(self) -> str:
         return f"<FallbackChain {' > '.join(step.name for step in self._steps)}>"
@@ -106,4 +107,5 @@ def _may_fall_back(error: BackendUnavailable | Refused) -> bool:
     if isinstance(error, BackendUnavailable):
         return True
     decision = error.decision
-    return decision.action is Action.REFUSE and decision.cause is not Cause.DEADLINE
+    refused = decision.action in (Action.REFUSE, Action.SHED)
+    return refused and decision.cause is not Cause.DEADLINE

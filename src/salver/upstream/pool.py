@@ -1,10 +1,9 @@
 """Several servers that serve one release, as one `contract.Backend`.
 
-A request waits in the queue until a replica that may be asked has room for it, and is handed to the
-one that knows its prefix best (`flow.replica_choice`). Room is reserved in the same instant, so that
-nobody overtakes and nothing is promised twice. If the replica fails it before its first chunk, it is
-tried elsewhere while the retry budget lasts; after that chunk it never is, since another answer
-would be spliced to the first.
+A request waits (`upstream.waiting`) until a replica that may be asked has room for it, and is handed
+to the one that knows its prefix best (`flow.replica_choice`). If the replica fails it before its first
+chunk, it is tried elsewhere while the retry budget lasts; after that chunk it never is, since another
+answer would be spliced to the first.
 """
 
 import asyncio
@@ -14,17 +13,18 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from salver.clock import Clock
-from salver.contract import Decision, GenerateRequest, LoadSnapshot, TokenChunk
+from salver.contract import Action, Decision, GenerateRequest, LoadSnapshot, TokenChunk
 from salver.errors import BackendUnavailable, Refused
-from salver.flow.circuit_breaker import BreakerRule, Ticket
-from salver.flow.queue_bound import QueueBound
-from salver.flow.replica_choice import PrefixMap, choose, prefixes_of
+from salver.flow import retry_after
+from salver.flow.circuit_breaker import BreakerRule
+from salver.flow.replica_choice import PREFIX_BLOCK_TOKENS, Load, PrefixMap, choose, prefixes_of
 from salver.flow.retry_budget import RetryBudget
-from salver.telemetry import Decided, Observer
-from salver.upstream.refusing import RETRY_AFTER_S, expired, unavailable
-from salver.upstream.replica import Replica
+from salver.flow.waiting import FirstComeQueue, Queue
+from salver.telemetry import Observer, UpstreamAsked
+from salver.upstream.refusing import RETRY_AFTER_S, unavailable
+from salver.upstream.replica import Replica, Turn
 from salver.upstream.server import UpstreamServer
-from salver.upstream.waiting import FirstComeQueue, Queue, Waiter
+from salver.upstream.waiting import Waiter, WaitingRoom, WaitingRule
 
 MOST_TRIES = 3  # of one request (SRE, chapter 21)
 RETRY_PAUSE_SECONDS = 0.05  # at most, at random, before the same replica is asked again
@@ -35,14 +35,15 @@ LOOK_SECONDS = 1.0  # between two looks at metrics and silence
 class PoolRule:
     """How the pool treats its servers; see `contract.Upstreams`."""
 
-    queue: QueueBound
+    waiting: WaitingRule
     breaker: BreakerRule = field(default_factory=BreakerRule)
     retries: float = 0.1
     silent_after: float = 30.0
+    token_gap: float | None = None  # `slo.tpot_p95`: so many are in flight as leave each that
 
 
 class UpstreamPool:
-    """Open from `start` to `close`. `observe` is told of every breaker change."""
+    """Open from `start` to `close`. `observe` is told of every call to a server and breaker change."""
 
     def __init__(
         self,
@@ -53,19 +54,25 @@ class UpstreamPool:
         clock: Clock,
         observe: Observer,
         entropy: random.Random | None = None,
-        queue: Queue | None = None,
+        queue: Queue[Waiter] | None = None,
     ) -> None:
         self.retries = 0  # since it was opened
+        self._events = 0  # likewise
         self._name = name
         self._rule = rule
         self._clock = clock
         self._observe = observe
         self._entropy = entropy or random.SystemRandom()
-        self._queue: Queue = FirstComeQueue() if queue is None else queue
+        self._room = WaitingRoom(
+            FirstComeQueue() if queue is None else queue,
+            rule.waiting,
+            clock=clock,
+            draw=self._entropy.random,
+            place=self._place,
+        )
         self._replicas = {
-            server.name: Replica(server, rule.breaker, clock, self._decide) for server in servers
+            server.name: Replica(server, rule.breaker, clock, observe) for server in servers
         }
-        self._tickets: dict[Waiter, Ticket] = {}
         self._budget = RetryBudget(rule.retries)
         self._prefixes = PrefixMap()
         self._watch: asyncio.Task[None] | None = None
@@ -98,11 +105,14 @@ class UpstreamPool:
             await replica.server.close()
 
     def load(self) -> LoadSnapshot:
-        """What is in flight and what waits here."""
-        requests, tokens = self._queue.waiting()
+        """What is in flight and what waits here. An event of an answer counts as a step."""
+        requests, tokens = self._room.queue.waiting()
         running = sum(replica.requests_in_flight for replica in self._replicas.values())
         return LoadSnapshot(
-            requests_waiting=requests, requests_running=running, tokens_waiting=tokens
+            requests_waiting=requests,
+            requests_running=running,
+            tokens_waiting=tokens,
+            steps=self._events,
         )
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
@@ -114,7 +124,6 @@ class UpstreamPool:
                 passed.
             BackendLost: the server was lost in the middle of the answer.
         """
-        self._budget.request()
         failed: list[str] = []
         while True:
             begun = False
@@ -123,6 +132,8 @@ class UpstreamPool:
                     async for chunk in chunks:
                         begun = True
                         yield chunk
+                if not failed:
+                    self._budget.answered()
                 return
             except _Failed as failure:
                 if begun or not self._may_retry(failure, failed):
@@ -133,85 +144,71 @@ class UpstreamPool:
         self, request: GenerateRequest, avoided: frozenset[str]
     ) -> AsyncGenerator[TokenChunk, None]:
         """One replica's answer."""
-        waiter = _waiter(request, avoided)
-        replica = await self._turn(waiter)
-        ticket = self._tickets.pop(waiter)
+        turn = await self._room.turn(self._waiter(request, avoided))
+        self._observe(UpstreamAsked(turn.replica.name, again=bool(avoided)))
         try:
-            async with aclosing(replica.ask(request, ticket)) as chunks:
+            async with aclosing(turn.replica.ask(turn)) as chunks:
                 async for chunk in chunks:
+                    self._events += 1
+                    self._room.queue.charge(request, turn.charge_for(chunk))
                     yield chunk
         except BackendUnavailable as error:
-            raise _Failed(replica.name, error) from error
+            raise _Failed(turn.replica.name, error) from error
         except Refused as error:
             if error.decision.rule == "upstream.busy":
-                raise _Failed(replica.name, error) from error
+                raise _Failed(turn.replica.name, error) from error
             raise
         finally:
-            self._leave(replica, waiter, ticket)
+            self._room.leave(turn)
 
-    async def _turn(self, waiter: Waiter) -> Replica:
-        """The replica that has room for it, which is reserved."""
-        deadline = waiter.request.deadline
-        left = None if deadline is None else deadline - self._clock.now()
-        try:
-            self._queue.push(waiter)
-            self._hand_out()
-            self._check_bound(waiter)
-            async with asyncio.timeout(left):
-                return await waiter.turn
-        except BaseException as error:
-            self._queue.remove(waiter)
-            self._return_turn(waiter)
-            if isinstance(error, TimeoutError):
-                raise expired(waiter.request, self._clock.now()) from None
-            raise
+    def _waiter(self, request: GenerateRequest, avoided: frozenset[str]) -> Waiter:
+        tokens = len(request.prompt_token_ids) + request.n * request.sampling.max_tokens
+        prefixes = prefixes_of(request.cache_salt, request.prompt_token_ids)
+        since = self._clock.now() if request.arrived is None else request.arrived
+        turn = asyncio.get_running_loop().create_future()
+        return Waiter(request, tokens, prefixes, since, turn, avoided)
 
-    def _check_bound(self, waiter: Waiter) -> None:
-        """Raises Refused for one that has to wait where too much waits already."""
-        if waiter.turn.done():
-            return
-        requests, tokens = self._queue.waiting()
-        mine = len(waiter.request.prompt_token_ids)
-        refusal = self._rule.queue.refusal(
-            waiter.request.id, waiting=(requests - 1, tokens - mine), adding=(1, mine)
-        )
-        if refusal is not None:
-            raise Refused(refusal)
+    def _place(self, waiter: Waiter) -> Turn | None:
+        """Room at the replica that suits the request best; None if it has to wait.
 
-    def _hand_out(self) -> None:
-        """Give turns to as many as have room, in the queue's order."""
-        while (waiter := self._queue.first()) is not None:
-            replica = self._choice(waiter)
-            if replica is None and any(each.open for each in self._replicas.values()):
-                return
-            self._queue.remove(waiter)
-            if waiter.turn.done():
-                continue
-            if replica is None:
-                waiter.turn.set_exception(Refused(self._nobody(waiter.request)))
-                continue
-            self._tickets[waiter] = replica.reserve(waiter.tokens)
-            self._prefixes.note(waiter.prefixes, replica.name)
-            waiter.turn.set_result(replica)
-
-    def _choice(self, waiter: Waiter) -> Replica | None:
+        Raises:
+            Refused: no replica may be asked, or the first token would be too late.
+        """
         loads = {name: each.load() for name, each in self._replicas.items() if each.open}
-        fresh = {name: load for name, load in loads.items() if name not in waiter.avoided}
+        if not loads:
+            raise Refused(self._nobody(waiter.request))
+        untried = {name: load for name, load in loads.items() if name not in waiter.avoided}
         matched = self._prefixes.matched(waiter.prefixes)
-        chosen = choose(fresh or loads, matched, waiter.tokens)
-        return None if chosen is None else self._replicas[chosen]
+        chosen = choose(self._paced(untried or loads), matched, waiter.tokens)
+        if chosen is None:
+            return None
+        replica = self._replicas[chosen]
+        hit = PREFIX_BLOCK_TOKENS * matched.get(chosen, 0)
+        fresh = max(1, len(waiter.request.prompt_token_ids) - hit)
+        self._check_in_time(waiter, replica, fresh)
+        self._prefixes.note(waiter.prefixes, chosen)
+        return replica.reserve(waiter.request, tokens=waiter.tokens, fresh=fresh)
 
-    def _return_turn(self, waiter: Waiter) -> None:
-        """It had a turn and cannot take it."""
-        ticket = self._tickets.pop(waiter, None)
-        if ticket is None:
-            waiter.turn.cancel()
-        else:
-            self._leave(waiter.turn.result(), waiter, ticket)
+    def _paced(self, loads: Mapping[str, Load]) -> Mapping[str, Load]:
+        """Those at which one more request does not make the others too slow."""
+        gap, replicas = self._rule.token_gap, self._replicas
+        return {name: load for name, load in loads.items() if replicas[name].pace.has_place(gap)}
 
-    def _leave(self, replica: Replica, waiter: Waiter, ticket: Ticket) -> None:
-        replica.give_back(waiter.tokens, ticket)
-        self._hand_out()
+    def _check_in_time(self, waiter: Waiter, replica: Replica, fresh: int) -> None:
+        """Raises Refused if the first token would be too late, told high."""
+        bound = self._rule.waiting.first_token
+        if bound is None or waiter.was_sent:
+            return
+        queue, own = replica.pace.first_tokens.told_high(replica.pace.unanswered, fresh)
+        late = bound.broken(
+            waiter.request.id,
+            wait=self._clock.now() - waiter.since + queue,
+            own=own,
+            action=Action.SHED if waiter.waits else Action.REFUSE,
+            retry_after=retry_after(0.0, self._entropy.random),
+        )
+        if late is not None:
+            raise Refused(late)
 
     def _may_retry(self, failure: "_Failed", failed: list[str]) -> bool:
         """Take a retry from the budget, if this request may have another."""
@@ -232,9 +229,6 @@ class UpstreamPool:
         reason = f"no server of {self._name!r} may be asked: each has failed lately"
         return unavailable(request.id, reason, max(wait, 0.0))
 
-    def _decide(self, decision: Decision, request: GenerateRequest) -> None:
-        self._observe(Decided(decision, request.tenant, request.id))
-
     async def _look(self) -> None:
         await asyncio.gather(*(each.server.look() for each in self._replicas.values()))
 
@@ -244,7 +238,7 @@ class UpstreamPool:
             for replica in self._replicas.values():
                 replica.server.end_if_silent(self._rule.silent_after)
             await self._look()
-            self._hand_out()
+            self._room.hand_out()
 
     def __repr__(self) -> str:
         return f"<UpstreamPool {self._name} {list(self._replicas.values())}>"
@@ -263,10 +257,3 @@ class _Failed(Exception):
         if isinstance(self.error, Refused):
             return self.error
         return Refused(unavailable(request.id, self.error.problem, RETRY_AFTER_S))
-
-
-def _waiter(request: GenerateRequest, avoided: frozenset[str]) -> Waiter:
-    tokens = len(request.prompt_token_ids) + request.n * request.sampling.max_tokens
-    prefixes = prefixes_of(request.cache_salt, request.prompt_token_ids)
-    turn = asyncio.get_running_loop().create_future()
-    return Waiter(request, tokens, prefixes, turn, avoided)

@@ -1,35 +1,66 @@
 """One server of a pool: what it holds, whether it may be asked, and what its calls say of it."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from salver.clock import Clock
 from salver.contract import Action, Cause, Decision, GenerateRequest, TokenChunk
 from salver.errors import BackendError, SalverError
 from salver.flow.circuit_breaker import BreakerRule, CircuitBreaker, Ticket
+from salver.flow.fairness import DECODE_CHARGE, PREFILL_CHARGE
 from salver.flow.replica_choice import Load
+from salver.flow.server_pace import Flight, ServerPace
+from salver.telemetry import BreakerChanged, Decided, Observer
 from salver.upstream.address import DEFAULT_TOKENS_IN_FLIGHT
 from salver.upstream.server import UpstreamServer
 
-Decide = Callable[[Decision, GenerateRequest], None]
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A request on its way to a replica: the room reserved for it, and what it is charged."""
+
+    replica: "Replica"
+    ticket: Ticket
+    request: GenerateRequest
+    tokens: int  # reserved
+    charged: int  # of its prompt: at first what the replica is not expected to have cached
+    flight: Flight
+
+    def charge_for_prompt(self) -> float:
+        """In prompt tokens, when it is sent."""
+        return PREFILL_CHARGE * self.charged
+
+    def charge_for(self, chunk: TokenChunk) -> float:
+        """For what has come; with the end, for what was not cached after all."""
+        charge = DECODE_CHARGE * chunk.num_tokens
+        if chunk.finish is not None:
+            computed = len(self.request.prompt_token_ids) - chunk.finish.cached_tokens
+            charge += PREFILL_CHARGE * max(0, computed - self.charged)
+            self.charged = max(self.charged, computed)
+        return charge
 
 
 class Replica:
-    """Counts its tokens in flight and keeps its breaker. `decide` is told of each breaker change."""
+    """Counts its tokens in flight and keeps its breaker. `observe` is told of each breaker change."""
 
     def __init__(
-        self, server: UpstreamServer, rule: BreakerRule, clock: Clock, decide: Decide
+        self, server: UpstreamServer, rule: BreakerRule, clock: Clock, observe: Observer
     ) -> None:
         self.server = server
         self.breaker = CircuitBreaker(rule)
         self.tokens_in_flight = 0
-        self.requests_in_flight = 0
+        self.pace = ServerPace(clock.now())
         self._clock = clock
-        self._decide = decide
+        self._observe = observe
 
     @property
     def name(self) -> str:
         return self.server.name
+
+    @property
+    def requests_in_flight(self) -> int:
+        return self.pace.requests
 
     @property
     def open(self) -> bool:
@@ -42,29 +73,30 @@ class Replica:
         limit = declared or self.server.facts.kv_tokens or DEFAULT_TOKENS_IN_FLIGHT
         return Load(self.tokens_in_flight, limit)
 
-    def reserve(self, tokens: int) -> Ticket:
+    def reserve(self, request: GenerateRequest, *, tokens: int, fresh: int) -> Turn:
         """Take room for a request that goes out now; `give_back` it."""
+        now = self._clock.now()
+        self.breaker, ticket = self.breaker.send(now)
         self.tokens_in_flight += tokens
-        self.requests_in_flight += 1
-        self.breaker, ticket = self.breaker.send(self._clock.now())
-        return ticket
+        flight = self.pace.send(fresh, request.n, now)
+        return Turn(self, ticket, request, tokens, fresh, flight)
 
-    def give_back(self, tokens: int, ticket: Ticket) -> None:
+    def give_back(self, turn: Turn) -> None:
         """The request is over, or never went out."""
-        self.tokens_in_flight -= tokens
-        self.requests_in_flight -= 1
-        self.breaker = self.breaker.give_up(ticket)  # nothing, if its end was told
+        self.tokens_in_flight -= turn.tokens
+        self.pace.end(turn.flight, self._clock.now())
+        self.breaker = self.breaker.give_up(turn.ticket)  # nothing, if its end was told
 
-    async def ask(
-        self, request: GenerateRequest, ticket: Ticket
-    ) -> AsyncGenerator[TokenChunk, None]:
+    async def ask(self, turn: Turn) -> AsyncGenerator[TokenChunk, None]:
         """The server's answer; how it ends is told to the breaker.
 
         A refusal for the request's own sake is an answer too: the server is there.
         """
+        request, ticket = turn.request, turn.ticket
         try:
             async with aclosing(self.server.generate(request)) as chunks:
                 async for chunk in chunks:
+                    self.pace.arrive(turn.flight, chunk.num_tokens, self._clock.now())
                     yield chunk
         except BackendError as error:
             self._failed(ticket, request, error)
@@ -101,11 +133,12 @@ class Replica:
             if action is Action.LEAVE_ALONE
             else f"the upstream {self.name!r}: {reason}",
         )
-        self._decide(decision, request)
+        self._observe(Decided(decision, request.tenant, request.id))
+        self._observe(BreakerChanged(self.name, opened=action is Action.LEAVE_ALONE))
 
     def __repr__(self) -> str:
         state = self.breaker.state(self._clock.now())
-        return f"<Replica {self.name} {state} {self.requests_in_flight} in flight>"
+        return f"<Replica {self.name} {state} {self.pace}>"
 
 
 def _expired(error: SalverError) -> bool:

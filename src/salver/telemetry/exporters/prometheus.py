@@ -17,11 +17,14 @@ from prometheus_client.registry import Collector
 
 from salver.contract import LoadSnapshot, Outcome, Timings
 from salver.telemetry.events import (
+    BreakerChanged,
     Event,
+    FellBack,
     QuotaUnchecked,
     RequestEnded,
     RequestRefused,
     ServiceLabels,
+    UpstreamAsked,
 )
 
 MAX_RULES = 64  # distinct values of the `rule` label; further ones are counted as `other`
@@ -63,6 +66,7 @@ class PrometheusExporter:
         self._registry.register(_DecisionsLost(labels, decisions_lost))
         self._vllm = _VllmMetrics(self._registry, labels.model)
         self._salver = _SalverMetrics(self._registry, labels)
+        self._upstreams = _UpstreamMetrics(self._registry, labels)
 
     def observe(self, event: Event) -> None:
         """Count one event. An `Observer`."""
@@ -74,6 +78,8 @@ class PrometheusExporter:
                 self._salver.refused(event)
             case QuotaUnchecked():
                 self._salver.unchecked(event)
+            case UpstreamAsked() | BreakerChanged() | FellBack():
+                self._upstreams.observe(event)
 
     def render(self) -> bytes:
         """Every metric as it stands now."""
@@ -178,6 +184,48 @@ class _SalverMetrics:
             return "other"
         self._rules.add(rule)
         return rule
+
+
+class _UpstreamMetrics:
+    """Other servers and what stands in for them; their names are those that a contract declares."""
+
+    def __init__(self, registry: CollectorRegistry, labels: ServiceLabels) -> None:
+        names = ("deployment", "release")
+        self._own = (labels.deployment, labels.release)
+        self._calls = Counter(
+            "salver_upstream_calls",
+            "Requests sent to other servers.",
+            (*names, "upstream"),
+            registry=registry,
+        )
+        self._retries = Counter(
+            "salver_upstream_retries",
+            "Of these, requests that a server had failed before.",
+            (*names, "upstream"),
+            registry=registry,
+        )
+        self._breakers = Counter(
+            "salver_breaker_changes",
+            "Times a server was left alone (open) or used again (closed).",
+            (*names, "upstream", "to"),
+            registry=registry,
+        )
+        self._fallbacks = Counter(
+            "salver_fallbacks",
+            "Requests handed to a fallback, by its name.",
+            (*names, "tenant", "backend"),
+            registry=registry,
+        )
+
+    def observe(self, event: UpstreamAsked | BreakerChanged | FellBack) -> None:
+        match event:
+            case UpstreamAsked(upstream, again):
+                self._calls.labels(*self._own, upstream).inc()
+                self._retries.labels(*self._own, upstream).inc(again)
+            case BreakerChanged(upstream, opened):
+                self._breakers.labels(*self._own, upstream, "open" if opened else "closed").inc()
+            case FellBack(tenant, backend):
+                self._fallbacks.labels(*self._own, tenant, backend).inc()
 
 
 class _Levels(Collector):

@@ -1,0 +1,176 @@
+"""How soon another server answers, how fast it goes on and makes room, learned from what it did.
+
+Its steps are its own and cannot be seen. What can be seen is when a prompt was sent, what was sent
+before it and not answered yet, and when its first token came: a line through the latest of these says
+what one more prompt would take. Another, through the seconds per token and the requests that were in
+flight meanwhile, says how many may be. Both are told high by their own error, so that what is sent
+is in time; how long a queue lasts is told low, so that what is refused for it had no chance.
+"""
+
+from dataclasses import dataclass
+from math import exp, inf
+
+from salver.flow.feasibility import LEAST_DOUBT
+
+KEPT = 0.97  # of an observation's weight, when the next one comes: the last 33 count
+RIDGE = 0.02  # how much a line is drawn towards one through zero, of the squared mean
+LEAST_TOKENS = 8  # of an answer that says something of the seconds per token
+DRAIN_SECONDS = 10.0  # by then a rate has lost two thirds of its weight
+
+
+@dataclass(slots=True)
+class Line:
+    """Seconds over an amount of work, by weighted least squares; neither base nor slope is negative.
+
+    Where the work was always about the same, which says nothing of a slope, the seconds are taken to
+    be proportional to it (ridge regression towards the line through zero): who holds the work to what
+    such a line allows comes to where the seconds are as wanted, and does not overshoot.
+    """
+
+    _weight: float = 0.0
+    _x: float = 0.0
+    _y: float = 0.0
+    _xx: float = 0.0
+    _xy: float = 0.0
+    _missed: float = 0.0  # the absolute errors of what was told
+
+    def note(self, work: float, seconds: float) -> None:
+        """So much work took so long."""
+        missed = abs(self.base + self.slope * work - seconds) if self._weight else 0.0
+        self._weight = KEPT * self._weight + 1
+        self._x = KEPT * self._x + work
+        self._y = KEPT * self._y + seconds
+        self._xx = KEPT * self._xx + work * work
+        self._xy = KEPT * self._xy + work * seconds
+        self._missed = KEPT * self._missed + missed
+
+    @property
+    def slope(self) -> float:
+        """Seconds for one more unit of work."""
+        if not self._x:
+            return 0.0
+        x, y = self._x / self._weight, self._y / self._weight
+        spread = max(0.0, self._xx / self._weight - x * x)
+        together = self._xy / self._weight - x * y
+        slope = (together + RIDGE * x * y) / (spread + RIDGE * x * x)
+        return min(max(0.0, slope), y / x)  # no base below zero
+
+    @property
+    def base(self) -> float:
+        """Seconds for no work; 0 before the first observation."""
+        return (self._y - self.slope * self._x) / self._weight if self._weight else 0.0
+
+    @property
+    def doubt(self) -> float:
+        """By which share of itself what is told may be off, at the 95th percentile or so."""
+        share = self._missed / self._y if self._y else 0.0
+        return min(1.0, max(LEAST_DOUBT, 2 * share))
+
+    def told_high(self, before: float, own: float) -> tuple[float, float]:
+        """Seconds for the work before a request, and from then for its own."""
+        high = 1 + self.doubt
+        return high * self.slope * before, high * (self.base + self.slope * own)
+
+    def most(self, seconds: float) -> float:
+        """The work that takes no longer than that, told high; inf where nothing is known."""
+        left = seconds / (1 + self.doubt) - self.base
+        return left / self.slope if self.slope else inf
+
+    def __repr__(self) -> str:
+        return f"<Line {self.base:.4f} s + {self.slope * 1e3:.3f} ms each ± {self.doubt:.0%}>"
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A request at the server: the prompt tokens to compute for it and for those before it, and what
+    has come of each of its `choices`."""
+
+    fresh: int
+    ahead: int
+    choices: int
+    sent: float
+    first: float | None = None  # the instant of its first token
+    flown: float = 0.0  # request-seconds at the server until then
+    output: int = 0
+
+
+class ServerPace:
+    """What is in flight at one server, and what it says of the server. Instants are handed in."""
+
+    def __init__(self, now: float) -> None:
+        self.requests = 0
+        self.unanswered = 0  # prompt tokens of those whose first token has not come
+        self.first_tokens = Line()  # over the prompt tokens to compute until then
+        self.token_gaps = Line()  # over the requests in flight meanwhile
+        self._flown = 0.0  # request-seconds, until `_since`
+        self._since = now
+
+    def has_place(self, token_gap: float | None) -> bool:
+        """Whether one more request leaves the others that many seconds per token. One always has."""
+        most = inf if token_gap is None else self.token_gaps.most(token_gap)
+        return self.requests + 1 <= max(1.0, most)
+
+    def send(self, fresh: int, choices: int, now: float) -> Flight:
+        """A request goes out."""
+        flight = Flight(fresh, self.unanswered, choices, now)
+        self._fly(now)
+        self.requests += 1
+        self.unanswered += fresh
+        return flight
+
+    def arrive(self, flight: Flight, tokens: int, now: float) -> None:
+        """A part of its answer has come."""
+        flight.output += tokens
+        if flight.first is None:
+            self._fly(now)
+            flight.first, flight.flown = now, self._flown
+            self.unanswered -= flight.fresh
+            self.first_tokens.note(flight.ahead + flight.fresh, now - flight.sent)
+
+    def end(self, flight: Flight, now: float) -> None:
+        """It is over, or never went out."""
+        self._fly(now)
+        self.requests -= 1
+        if flight.first is None:
+            self.unanswered -= flight.fresh
+            return
+        seconds, each = now - flight.first, flight.output / flight.choices
+        if each >= LEAST_TOKENS and seconds > 0:
+            beside = (self._flown - flight.flown) / seconds
+            self.token_gaps.note(beside, seconds / (each - 1))
+
+    def _fly(self, now: float) -> None:
+        self._flown += self.requests * (now - self._since)
+        self._since = now
+
+    def __repr__(self) -> str:
+        return f"<ServerPace {self.requests} in flight, {self.first_tokens}, {self.token_gaps}>"
+
+
+@dataclass(slots=True)
+class Drain:
+    """Tokens of room that were given back per second, over the time in which somebody waited."""
+
+    _tokens: float = 0.0
+    _seconds: float = 0.0
+    _since: float | None = None  # somebody waits, and this much is taken in
+
+    def freed(self, tokens: int, now: float) -> None:
+        """Room for so many tokens was given back; counts if somebody waits."""
+        if self._since is not None:
+            self.look(now, waiting=True)
+            self._tokens += tokens
+
+    def look(self, now: float, *, waiting: bool) -> None:
+        """Take in the time since the last look, if somebody waited."""
+        if self._since is not None:
+            kept = exp((self._since - now) / DRAIN_SECONDS)
+            self._seconds = self._seconds * kept + now - self._since
+            self._tokens *= kept
+        self._since = now if waiting else None
+
+    def seconds(self, tokens: int) -> float:
+        """Until there is room for so many more tokens, at least; 0 where nothing is known."""
+        if tokens <= 0 or self._tokens <= 0:
+            return 0.0
+        return (1 - LEAST_DOUBT) * tokens * self._seconds / self._tokens
