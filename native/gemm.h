@@ -1,12 +1,14 @@
 // Products of encoded rows with packed weights, panel by panel.
 //
 // The file that includes this has defined, for its instruction set,
-//   int8_sums(a, stride, rows, panel, k_tiles, ahead, sums, between)   sums[32][32] of u8 x s8, exact
-//   bf16_sums(a, stride, rows, panel, k_tiles, ahead, sums, between)   sums[32][32] in float32
+//   int8_sums(a, stride, rows, panel, k_tiles, ahead, sums, held, leaving)   sums[32][32] of u8 x s8, exact
+//   bf16_sums(a, stride, rows, panel, k_tiles, ahead, sums, held, leaving)   sums[32][32] in float32
 // for up to 32 rows of one panel. A panel stays in a near cache while all rows go by, and `ahead` says
 // which part of the next one each of them is to fetch: the memory then never waits for arithmetic.
-// Nor does a matrix unit wait for an epilogue: a path that has one calls `between()` after each step
-// of k, and there the tokens before leave. `group_sums` is that of groups.h.
+// Nor does a matrix unit wait for an epilogue: its sums may stay in its registers until the next call,
+// which says so in `held`. That call stores each of them right before the first product that needs its
+// register, and between later steps of k the tokens that they belong to leave. No rows: only what is
+// held is stored. `group_sums` is that of groups.h.
 #pragma once
 
 #include <type_traits>
@@ -79,11 +81,12 @@ class Leaving {
   Leaving(const PackedMatrix& w, const EncodedRows& x, const Destination& to) : w_(w), x_(x), to_(to) {}
 
   SALVER_INLINE void begin(int panel, int first, int end, const Sum* sums) {
+    const int steps = w_.k_tiles > 1 ? w_.k_tiles - 1 : 1;
     panel_ = panel;
     next_ = first;
     end_ = end;
     sums_ = sums;
-    per_step_ = (end - first + w_.k_tiles - 1) / w_.k_tiles;
+    per_step_ = (end - first + steps - 1) / steps;
   }
 
   SALVER_INLINE void some() { write(end_ - next_ < per_step_ ? end_ : next_ + per_step_); }
@@ -110,28 +113,32 @@ class Leaving {
 template <Epilogue epilogue, Encoding encoding>
 void panels(const PackedMatrix& w, const EncodedRows& x, const Destination& to, int first_panel, int end_panel) {
   constexpr int kRows = rows_per_token(encoding), kTokens = kTileRows / kRows;
+  using Sum = typename Leaving<epilogue, encoding>::Sum;
   Leaving<epilogue, encoding> leaving(w, x, to);
-  alignas(64) typename Leaving<epilogue, encoding>::Sum both[2][kTileRows * kPanel];
+  Held<Sum> held;
+  alignas(64) Sum sums[kTileRows * kPanel];
   const int blocks = (x.tokens + kTokens - 1) / kTokens;
-  int turn = 0;
+  const auto add_up = [&](int panel, int first, int end, Ahead ahead) {
+    const std::uint8_t *rows = x.data + first * kRows * x.stride, *weights = w.panel(panel);
+    const int count = (end - first) * kRows;
+    if (!held.sums) leaving.rest();
+    if constexpr (is_bf16(encoding)) {
+      const auto* halves = reinterpret_cast<const std::uint16_t*>(weights);
+      bf16_sums(rows, x.stride, count, halves, w.k_tiles, ahead, sums, held, leaving);
+    } else {
+      const auto* bytes = reinterpret_cast<const std::int8_t*>(weights);
+      int8_sums(rows, x.stride, count, bytes, w.k_tiles, ahead, sums, held, leaving);
+    }
+    leaving.rest();
+  };
   for (int panel = first_panel; panel < end_panel; ++panel) {
-    for (int block = 0; block < blocks; ++block, turn ^= 1) {
+    for (int block = 0; block < blocks; ++block) {
       const int first = block * kTokens, end = first + kTokens < x.tokens ? first + kTokens : x.tokens;
-      auto* sums = both[turn];
-      const auto add_up = [&](const auto& sums_of, const auto* weights) {
-        sums_of(x.data + first * kRows * x.stride, x.stride, (end - first) * kRows, weights, w.k_tiles,
-             share_of_next(block, blocks), sums, [&] { leaving.some(); });
-      };
-      if constexpr (is_bf16(encoding)) {
-        add_up(bf16_sums, reinterpret_cast<const std::uint16_t*>(w.panel(panel)));
-      } else {
-        add_up(int8_sums, reinterpret_cast<const std::int8_t*>(w.panel(panel)));
-      }
-      leaving.rest();
+      add_up(panel, first, end, share_of_next(block, blocks));
       leaving.begin(panel, first, end, sums);
     }
   }
-  leaving.rest();
+  add_up(first_panel, 0, 0, {});
 }
 
 constexpr int kGroupRows = 128;  // rows whose sums are held at once

@@ -16,9 +16,10 @@ SALVER_INLINE I16 add_four(I16 sum, I16 weights, const std::uint8_t* a) {
   return sum + (weights >> 24) * std::int32_t(a[3]);
 }
 
-template <typename Between>
+template <typename Leaving>
 [[maybe_unused]] void generic_int8_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel,
-                                        int k_tiles, Ahead /*ahead*/, std::int32_t* sums, const Between& /*between*/) {
+                                        int k_tiles, Ahead /*ahead*/, std::int32_t* sums, Held<std::int32_t>& /*held*/,
+                                        Leaving& /*leaving*/) {
   for (int row = 0; row < rows; ++row) {
     const std::uint8_t* values = a + row_offset(row, stride);
     I16 first{}, second{};
@@ -44,9 +45,9 @@ SALVER_INLINE F16 add_pair(F16 sum, const void* pairs, const std::uint16_t* a) {
   return fma(odds(pairs), splat(from_bf16(a[1])), fma(evens(pairs), splat(from_bf16(a[0])), sum));
 }
 
-template <typename Between>
+template <typename Leaving>
 [[maybe_unused]] void generic_bf16_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::uint16_t* panel,
-                                        int k_tiles, Ahead /*ahead*/, float* sums, const Between& /*between*/) {
+                                        int k_tiles, Ahead /*ahead*/, float* sums, Held<float>& /*held*/, Leaving& /*leaving*/) {
   for (int row = 0; row < rows; ++row) {
     const std::uint8_t* values = a + row_offset(row, stride);
     F16 first{}, second{};

@@ -6,8 +6,8 @@ namespace salver {
 namespace {
 template <Groups kind>
 constexpr auto group_sums = generic_group_sums<kind>;
-constexpr auto int8_sums = [](const auto&... of) { generic_int8_sums(of...); };
-constexpr auto bf16_sums = [](const auto&... of) { generic_bf16_sums(of...); };
+constexpr auto int8_sums = [](auto&&... of) { generic_int8_sums(of...); };
+constexpr auto bf16_sums = [](auto&&... of) { generic_bf16_sums(of...); };
 constexpr auto block_scores = generic_block_scores;
 constexpr auto mix_group = generic_mix_group;
 constexpr auto int8_block_scores = generic_int8_block_scores;

@@ -96,6 +96,14 @@ struct Ahead {
   int first, lines;
 };
 
+// Sums of a product that are still in a matrix unit's registers: where they belong, and how many rows
+// they are.
+template <typename Sum>
+struct Held {
+  Sum* sums = nullptr;
+  int rows = 0;
+};
+
 // What becomes of a product's element.
 enum class Epilogue {
   store,
@@ -195,6 +203,9 @@ struct Kernels {
   int (*best)(const float* x, int size);
   // weights[i] = exp((logits[i] - maximum) / temperature); arrays reach to the next multiple of 8.
   void (*weigh)(const float* logits, int size, double maximum, double temperature, double* weights);
+  // Some microseconds of a matrix unit's products, of operands that it already has; returns how many
+  // operations they are. Null where there is no such unit.
+  double (*burst)(Encoding) = nullptr;
 };
 
 }  // namespace salver

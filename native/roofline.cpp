@@ -22,7 +22,7 @@ constexpr std::size_t kAhead = 4096;                   // bytes: the model's pro
 
 // A product of the shape that reaches the highest rate here: operands of 200 to 400 KB.
 constexpr int kTokens = 64, kChannels = 256, kInputs = 1024;
-constexpr int kProducts = 8;  // per thread and look at the clock
+constexpr int kProducts = 8;  // or bursts of them, per thread and look at the clock
 
 // The most that `work` does per second, of runs that `seconds` have room for and at least two: the first
 // may find cold caches. A run does `amount`.
@@ -122,14 +122,18 @@ double read_rate(int threads, std::size_t bytes, double seconds) {
 double matrix_rate(const Kernels& kernels, Encoding encoding, int threads, double seconds) {
   ThreadPool pool(threads, {kernels.enter, kernels.leave});
   const Entered entered(kernels);
+  const int tasks = kProducts * threads;
+  if (kernels.burst) {
+    const double each = kernels.burst(encoding);
+    return best_rate(each * tasks, seconds, [&] { pool.each(tasks, [&](int, int) { kernels.burst(encoding); }); });
+  }
   const std::vector<float> values(std::size_t(kChannels) * kInputs, 1.0F);
   std::vector<Operands> operands;
   operands.reserve(threads);
   for (int member = 0; member < threads; ++member) operands.emplace_back(kernels, encoding, values);
   const double operations = 2.0 * rows_per_token(encoding) * kTokens * kChannels * kInputs;
-  const int products = kProducts * threads;
-  return best_rate(operations * products, seconds, [&] {
-    pool.each(products, [&](int, int member) { operands[member].multiply(kernels); });
+  return best_rate(operations * tasks, seconds, [&] {
+    pool.each(tasks, [&](int, int member) { operands[member].multiply(kernels); });
   });
 }
 

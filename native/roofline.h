@@ -12,8 +12,9 @@ namespace salver {
 // whatever disturbs one only makes it slower.
 double read_rate(int threads, std::size_t bytes, double seconds);
 
-// Operations per second (a multiply and an add are two) of `product` on all threads, over operands that
-// stay in each core's own caches; an encoding of two rows per token counts both. The best of a few.
+// Operations per second (a multiply and an add are two) on all threads, an encoding of two rows per token
+// counting both: of a matrix unit that waits for nothing, or where there is none of `product` over operands
+// that stay in each core's own caches. The best of a few.
 double matrix_rate(const Kernels&, Encoding, int threads, double seconds);
 
 }  // namespace salver

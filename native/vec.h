@@ -41,8 +41,9 @@ SALVER_INLINE F16 fma(F16 a, F16 b, F16 c) {
 #endif
 }
 
-// The larger of each; `b` where `a` is NaN.
+// The larger or smaller of each; `b` where one is NaN, as the instruction has it.
 SALVER_INLINE F16 larger(F16 a, F16 b) { return a > b ? a : b; }
+SALVER_INLINE F16 smaller(F16 a, F16 b) { return a < b ? a : b; }
 
 // Lane i with lane i + 8, then with i + 4, i + 2 and i + 1.
 template <typename Vector, typename Combine>
@@ -97,8 +98,7 @@ SALVER_INLINE F16 scale_by_power(F16 p, I16 n) {
 // e^x to about 1 ulp for x in [-87, 88]; 0 below -104, infinity above 89, NaN kept; exactly 1 at 0.
 // Cephes' split of ln 2 and a minimax polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
 SALVER_INLINE F16 exp(F16 x) {
-  const F16 from_below = x < -120.0F ? splat(-120.0F) : x;  // NaN passes
-  const F16 clamped = from_below > 120.0F ? splat(120.0F) : from_below;
+  const F16 clamped = smaller(splat(120.0F), larger(splat(-120.0F), x));  // NaN passes
   const I16 power = round_to_int(clamped * 1.44269504F);
   const F16 n = to_float(power);
   F16 r = fma(n, splat(-0.693359375F), clamped);

@@ -42,9 +42,9 @@ void vnni_rows(const std::uint8_t* a, const std::int8_t* panel, int k_tiles, std
   }
 }
 
-template <typename Between>
+template <typename Leaving>
 void vnni_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel, int k_tiles,
-               Ahead /*ahead*/, std::int32_t* sums, const Between& /*between*/) {
+               Ahead /*ahead*/, std::int32_t* sums, Held<std::int32_t>& /*held*/, Leaving& /*leaving*/) {
   using Rows = void (*)(const std::uint8_t*, const std::int8_t*, int, std::int32_t*);
   static constexpr Rows kByCount[kVnniRows] = {vnni_rows<1>, vnni_rows<2>, vnni_rows<3>, vnni_rows<4>,
                                                vnni_rows<5>, vnni_rows<6>, vnni_rows<7>, vnni_rows<8>};

@@ -68,7 +68,8 @@ def read_rate(*, threads: int, bytes: int, seconds: float) -> float:  # noqa: A0
     """Bytes per second that threads read of a buffer of that size, the best sweep of `seconds`."""
 
 def matrix_rate(isa: str, precision: str, *, threads: int, seconds: float) -> float:
-    """Operations per second of the product kernel over operands in the nearest caches.
+    """Operations per second of the matrix unit alone, or of the product kernel over operands in the
+    nearest caches where there is none.
 
     A multiply and an add are two; the two rows of a `w8a16` token count both.
     """

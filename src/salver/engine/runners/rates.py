@@ -24,7 +24,7 @@ def read_rate(threads: int, total_bytes: int = MEMORY_BYTES, *, seconds: float =
 def matrix_rate(
     precision: str, threads: int, *, isa: str | None = None, seconds: float = SECONDS
 ) -> float:
-    """Operations per second of the kernel of products, with operands in the nearest caches.
+    """Operations per second of the matrix unit, or without one of products from the nearest caches.
 
     `precision` is `int8` or `bf16`. A multiply and an add are two operations.
 
