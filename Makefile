@@ -39,7 +39,7 @@ check: setup ## lint, types and import layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	MYPYPATH=benchmarks:benchmarks/engine $(BIN)/mypy benchmarks/*.py benchmarks/engine
-	MYPYPATH=benchmarks/serving:benchmarks/engine $(BIN)/mypy benchmarks/serving
+	MYPYPATH=benchmarks:benchmarks/engine:benchmarks/serving $(BIN)/mypy benchmarks/serving
 	$(BIN)/lint-imports --no-logo
 
 test: check ## check, then every test

@@ -26,7 +26,7 @@ from salver.cli.fit import runner_kind
 from salver.cli.home import store_root
 from salver.contract import GenerateRequest, SamplingParams, load_deployment
 from salver.engine import EngineCore, ModelRunner, ModelRunnerOutput, SchedulerOutput
-from salver.flow import Share
+from salver.flow import Share, Tariff
 from salver.testing.service_audit import ServiceAudit
 from salver.worker.confinement import limit_threads
 from salver.worker.model_engine import open_model_engine
@@ -106,10 +106,10 @@ def requests(seed: int) -> Iterator[int]:
         yield rng.randrange(1000, 40000)
 
 
-def play(core: EngineCore, loads: Collection[Load], seconds: float) -> Seen:
+def play(core: EngineCore, loads: Collection[Load], seconds: float, tariff: Tariff) -> Seen:
     """Play the loads' arrivals for so long, then let go of what is left."""
     scheduler = core.scheduler
-    audit = ServiceAudit(scheduler.kv, SHARES, scheduler.limits)
+    audit = ServiceAudit(scheduler.kv, SHARES, scheduler.limits, tariff)
     watched = WatchedRunner(core.runner, audit, core)
     core.runner, inner = watched, core.runner
     before, names, tokens = scheduler.num_preemptions, count(), requests(1)
@@ -184,16 +184,21 @@ def main() -> None:
         shares=SHARES,
     )
     limit_threads(spec.threads)
-    fair, _ = open_model_engine(spec)
+    fair, facts = open_model_engine(spec)
     fcfs, _ = open_model_engine(msgspec.structs.replace(spec, shares=None))
-    alone = play(fair, [QUIET], options.seconds)
+    tariff = Tariff.of_machine(facts.latency) if facts.latency else Tariff()
+    print(f"{facts.latency}, {tariff}", flush=True)
+
+    def scene(core: EngineCore, *loads: Load) -> Seen:
+        return play(core, loads, options.seconds, tariff)
+
+    alone = scene(fair, QUIET)
     show("alone", alone, None)
     for name, loud in (("flood", FLOOD), ("long prompts", LONG)):
-        show(f"{name}, fair", play(fair, [QUIET, loud], options.seconds), alone)
-        show(f"{name}, fcfs", play(fcfs, [QUIET, loud], options.seconds), alone)
-    both = [replace(FLOOD, tenant="quiet"), LONG]
+        show(f"{name}, fair", scene(fair, QUIET, loud), alone)
+        show(f"{name}, fcfs", scene(fcfs, QUIET, loud), alone)
     for name, core in (("fair", fair), ("fcfs", fcfs)):
-        seen = play(core, both, options.seconds)
+        seen = scene(core, replace(FLOOD, tenant="quiet"), LONG)
         print(f"both always wait, {name}: the gap came to {seen.gap:.0%} of its bound", flush=True)
 
 

@@ -110,7 +110,7 @@ def overload_table(workload: Workload, swept: Sequence[Swept]) -> str:
     ]
     runs = _sweep_rows([(f"{one.server} ({one.weights})", one.points) for one in swept])
     shapes = [_about(workload, seeds), "", *_heading(columns), *rows]
-    return "\n".join([*shapes, "", *verdicts, "", *runs])
+    return "\n".join([*shapes, "", *(f"{verdict}\n" for verdict in verdicts), *runs])
 
 
 def _overload_cells(one: Swept) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """Fair turns: examples, and floods that would take the machine under another policy."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salver.contract import GenerateRequest, LatencyModel, SamplingParams, TokenChunk, TrafficClass
 from salver.engine import EngineCore, Limits
-from salver.flow import QueueBound, Share
+from salver.flow import QueueBound, Share, Tariff
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
 from salver.testing.service_audit import ServiceAudit
 
@@ -22,6 +24,7 @@ def engine(
     max_batch_tokens: int = 16,
     max_context_tokens: int = 60,
     tpot: float | None = None,
+    machine: LatencyModel = MACHINE,
 ) -> EngineCore:
     return EngineCore.build(
         FakeRunner(num_blocks, BLOCK, vocab_size=97),
@@ -30,7 +33,7 @@ def engine(
         QueueBound(5000, 10**6),
         frozenset(),
         LetterDecoder,
-        MACHINE,
+        machine,
         shares=shares,
     )
 
@@ -173,6 +176,7 @@ tenants = st.tuples(
     max_running=st.integers(1, 9),
     max_batch_tokens=st.integers(4, 20),
     tpot=st.sampled_from([None, 0.001]),
+    per_attended=st.sampled_from([0.0, 1e-6, 1e-4]),
 )
 @settings(max_examples=15)
 def test_law_5_floods_share_as_their_weights_say(
@@ -181,6 +185,7 @@ def test_law_5_floods_share_as_their_weights_say(
     max_running: int,
     max_batch_tokens: int,
     tpot: float | None,
+    per_attended: float,
 ) -> None:
     """However long the prompts and answers of each, however small the pool, and even where running
     requests are late whatever is done."""
@@ -191,6 +196,7 @@ def test_law_5_floods_share_as_their_weights_say(
         max_running=max_running,
         max_batch_tokens=max_batch_tokens,
         tpot=tpot,
+        machine=replace(MACHINE, per_attended=per_attended),
     )
     assert run_floods(core, shares, kinds).worst <= 1 + 1e-9
 
@@ -225,7 +231,8 @@ def run_floods(
 ) -> ServiceAudit:
     """All tenants' requests at once, or the first's some steps before, for some hundred steps."""
     scheduler = core.scheduler
-    audit = ServiceAudit(scheduler.kv, shares, scheduler.limits)
+    tariff = Tariff.of_machine(scheduler.telemetry.model)
+    audit = ServiceAudit(scheduler.kv, shares, scheduler.limits, tariff)
     requests: dict[str, GenerateRequest] = {}
     for tenant, (_, prompt, output, same) in enumerate(kinds):
         for number in range(60):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salver.contract import (
+    Action,
     Decision,
     GenerateRequest,
     LatencyModel,
@@ -145,6 +146,15 @@ def test_a_prompt_that_is_itself_too_long_is_served_where_nobody_waits() -> None
     engine = core()
     engine.add(ask("long", 900))
     assert ends(engine) == {"long#0": Outcome.FINISHED}
+
+
+def test_who_would_be_late_is_refused_when_it_comes() -> None:
+    engine = core()
+    engine.add(ask("long", 900))
+    with pytest.raises(Refused) as refused:
+        engine.add(ask("short", 10))
+    assert refused.value.decision.rule == "slo.ttft_p95"
+    assert refused.value.decision.action is Action.REFUSE
 
 
 def test_a_request_of_several_choices_goes_as_a_whole_with_one_decision() -> None:

@@ -7,7 +7,7 @@ that speak of every instant are checked, and at the end everything is run dry. T
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, inf
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -26,14 +26,14 @@ from salver.contract import (
     TokenChunk,
     TrafficClass,
 )
-from salver.contract.latency import UNMEASURED
+from salver.contract.latency import EMPTY_STEP, UNMEASURED
 from salver.engine import BlockPool, KVCacheManager, Limits, Request, Scheduler, SchedulerOutput
 from salver.engine.admission import Admission
 from salver.engine.fair_order import FairOrder
 from salver.engine.latency_model import shape_of
 from salver.engine.order import FirstComeFirstServed, Order
 from salver.errors import Refused, TooLarge
-from salver.flow import QueueBound, Share
+from salver.flow import FirstTokenBound, QueueBound, Share, Tariff
 from salver.flow.queue_bound import REOPEN
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
 from salver.testing.service_audit import ServiceAudit
@@ -45,6 +45,9 @@ BOUND = QueueBound(max_requests=6, max_tokens=60)
 SHED = Finish(
     Outcome.SHED, FinishReason.ABORT, Timings(0.0, None, None, 0.0)
 )  # as a caller sees it
+WITHIN = 0.3  # seconds to a first token, where they are promised
+MACHINE = LatencyModel(base=0.01, per_token=0.005, per_attended=1e-4, per_logit_row=0.001)
+TARIFF = Tariff(per_attended=0.05)
 SHARES = {"red": Share(1.0), "blue": Share(3.0, kv_share=0.4)}
 
 # Prompts grow from few stems, so that prefixes are shared often and partially.
@@ -104,6 +107,9 @@ class Laws(RuleBasedStateMachine):
         self.clients: dict[tuple[str, int], Client] = {}
         self.num_arrivals = 0
         self.one_behind: set[str] = set()  # running requests, as the latest step found them
+        self.arrived: dict[str, float] = {}
+        self.begun: set[str] = set()  # requests of which some token was in a step
+        self.preempted: set[str] = set()  # sequences
 
     # -- what can happen -------------------------------------------------------------------------
 
@@ -158,6 +164,7 @@ class Laws(RuleBasedStateMachine):
             for choice in range(n):
                 seed = (sampling.seed + choice * 0x9E3779B97F4A7C15) % 2**64
                 self.clients[name, choice] = Client(request, seed, [])
+            self.arrived[name] = now
 
     def check_refusal(self, refused: Refused, request: GenerateRequest, n: int, k: int) -> None:
         """Law 10: a refusal names its rule, and the value really is over the limit."""
@@ -167,6 +174,8 @@ class Laws(RuleBasedStateMachine):
             assert request.deadline is not None
             late = request.deadline <= self.clock.now()
             assert late == (decision.rule == "request.deadline_s")
+        elif decision.rule == "slo.ttft_p95":
+            assert self.scheduler.num_in_flight, "nobody is in its way"
         elif decision.rule == "admission.max_queued_requests":
             assert n + request.n > REOPEN * BOUND.max_requests
         else:
@@ -178,9 +187,10 @@ class Laws(RuleBasedStateMachine):
         assert k + request.n * len(request.prompt_token_ids) <= BOUND.max_tokens
 
     def note_shed(self) -> None:
-        """What gave way had no token, and its caller is told the rule."""
+        """What gave way, or was late, was never begun, and its caller is told the rule."""
         for name, decision in self.scheduler.take_shed():
             assert decision.value > decision.limit
+            assert name not in self.begun
             for client in self.clients.values():
                 if client.request.id == name:
                     assert not client.tokens
@@ -217,7 +227,10 @@ class Laws(RuleBasedStateMachine):
         preemptions = self.scheduler.num_preemptions
         self.one_behind = {r.key for r in self.scheduler._running if r.num_missing_tokens == 1}
         plan = self.scheduler.schedule(now)
+        self.preempted |= {r.key for r in self.scheduler._order if r.scheduled_at is not None}
+        self.note_shed()
         self.check_no_dead_work(plan, now)
+        self.check_begun_in_time(plan, now)
         self.check_work_conservation(
             plan, now, preempted=self.scheduler.num_preemptions > preemptions
         )
@@ -250,6 +263,9 @@ class Laws(RuleBasedStateMachine):
         client.finish = chunk.finish
         if client.finish:
             self.check_output(client)
+            told, key = client.finish.preempted, f"{chunk.request_id}#{chunk.choice}"
+            assert bool(told) == (key in self.preempted), "a preemption without its Decision"
+            assert told is None or told.value > told.limit
 
     # -- what must hold --------------------------------------------------------------------------
 
@@ -295,6 +311,23 @@ class Laws(RuleBasedStateMachine):
             assert not client.gone
             assert client.request.deadline is None or client.request.deadline > now
 
+    def check_begun_in_time(self, plan: SchedulerOutput, now: float) -> None:
+        """No request is begun that has waited for longer than a promised first token leaves beside
+        its own prompt, and none goes on waiting for longer than the whole promise."""
+        self.begun |= {self.client(sequence.key).request.id for sequence in plan.sequences}
+        if (within := self.limits.ttft_seconds) is None:
+            return
+        waits = [now - r.arrived for r in self.scheduler._order if not r.was_begun]
+        assert max(waits, default=0.0) <= within
+        leaders = {r.key: r for r in self.scheduler._running if r.choice == 0}
+        for sequence in plan.sequences:
+            request = leaders.get(sequence.key)
+            if request is not None and request.scheduled_at == now:
+                first = sequence.first_position
+                prompt = StepShape.of_tokens(first, len(request.prompt) - first, 1)
+                own = self.scheduler.telemetry.model.marginal(prompt)
+                assert now - request.arrived <= max(within - own, 0.1 * within) + 1e-9
+
     def check_dead_hold_nothing(self, now: float) -> None:
         """Law 2: a dead request holds no block by the end of the step."""
         for key in self.kv.tables:
@@ -308,7 +341,7 @@ class Laws(RuleBasedStateMachine):
         """Law 4: no empty step, and nothing left out that had budget, a place and blocks.
 
         Budget is room in the batch, and for a prompt beyond its first block also time: the step
-        with one token more would make a decoding request late.
+        with one token more would make a decoding request late, or too long for those who come.
         """
         if self.scheduler.num_in_flight:
             assert plan.num_tokens > 0
@@ -336,7 +369,7 @@ class Laws(RuleBasedStateMachine):
         return ready[0] if ready else None
 
     def would_be_late(self, plan: SchedulerOutput, request: Request, now: float) -> bool:
-        """Whether one more token of a prompt is more than the running decodes have time for."""
+        """Whether one more token of a prompt is more than the step has time for."""
         if request.key in self.one_behind:
             return False
         planned = [each.context_length for each in plan.sequences if each.key == request.key]
@@ -344,14 +377,30 @@ class Laws(RuleBasedStateMachine):
         had = request.num_computed_tokens if running else self.kv.num_cached_tokens(request)
         first = planned[0] if planned else had
         more = StepShape.of_tokens(first, 1, int(first + 1 == request.num_tokens))
-        predicted = self.scheduler.telemetry.model.predict(shape_of(plan) + more)
-        return self.prompt_tokens(plan) >= BLOCK and predicted > self.slack(plan, now) - 1e-9
+        if self.prompt_tokens(plan) < BLOCK:
+            return False
+        model = self.scheduler.telemetry.model
+        predicted = model.predict(shape_of(plan) + more)
+        alone = model.predict(self.decoded(plan))
+        least = self.prompt_seconds(model, shortest=model.base, longest=alone)
+        return predicted > self.slack(plan, now) - 1e-9 or predicted - alone > least - 1e-9
 
     def check_pace(self, plan: SchedulerOutput, now: float) -> None:
-        """A step with more than a block of prompt makes no decoding request late."""
+        """A step with more than a block of prompt makes no decoding request late, and is not too
+        long for those who come while it runs."""
         if self.prompt_tokens(plan) > BLOCK:
-            predicted = self.scheduler.telemetry.model.predict(shape_of(plan))
+            model = self.scheduler.telemetry.model
+            predicted, alone = model.predict(shape_of(plan)), model.predict(self.decoded(plan))
             assert predicted <= self.slack(plan, now) + 1e-9
+            most = self.prompt_seconds(model, shortest=alone, longest=model.base)
+            assert predicted - alone <= most + 1e-9
+
+    def prompt_seconds(self, model: LatencyModel, *, shortest: float, longest: float) -> float:
+        """What prompts may take beside decodes that make a step so long at least, and at most."""
+        tokens, within = LIMITS.max_batch_tokens, self.limits.ttft_seconds
+        rows = ceil(tokens / BLOCK)
+        fresh = model.marginal(StepShape(tokens, tokens * (tokens + 1) // 2, rows))
+        return fresh if within is None else min(fresh, max(shortest, within / 4 - longest))
 
     def prompt_tokens(self, plan: SchedulerOutput) -> int:
         return plan.num_tokens - len(self.decodes(plan))
@@ -359,6 +408,10 @@ class Laws(RuleBasedStateMachine):
     def decodes(self, plan: SchedulerOutput) -> list[Request]:
         planned = self.one_behind & {sequence.key for sequence in plan.sequences}
         return [request for request in self.scheduler._running if request.key in planned]
+
+    def decoded(self, plan: SchedulerOutput) -> StepShape:
+        shapes = (StepShape.of_tokens(r.num_computed_tokens, 1, 1) for r in self.decodes(plan))
+        return sum(shapes, EMPTY_STEP)
 
     def slack(self, plan: SchedulerOutput, now: float) -> float:
         """Seconds until the first decoding request breaks its promise."""
@@ -406,7 +459,16 @@ class PacedLaws(Laws):
     """The same, where a step's length is known and running requests were promised a pace."""
 
     limits = replace(LIMITS, tpot_seconds=0.06)
-    latency = LatencyModel(base=0.01, per_token=0.005, per_attended=1e-4, per_logit_row=0.001)
+    latency = MACHINE
+
+
+class PunctualLaws(PacedLaws):
+    """The same, where who waits too long for its first token is let go."""
+
+    limits = replace(PacedLaws.limits, ttft_seconds=WITHIN)
+
+    def queue(self) -> Admission:
+        return Admission(BOUND, FirstTokenBound(WITHIN))
 
 
 class FairLaws(Laws):
@@ -420,8 +482,9 @@ class FairLaws(Laws):
             max_running=LIMITS.max_running,
             max_batch_tokens=LIMITS.max_batch_tokens,
             max_context_tokens=LIMITS.max_context_tokens,
+            tariff=TARIFF,
         )
-        self.audit = ServiceAudit(self.kv, SHARES, LIMITS)
+        self.audit = ServiceAudit(self.kv, SHARES, LIMITS, TARIFF)
         return self.fair
 
     def queue(self) -> Admission:
@@ -443,9 +506,34 @@ class FairLaws(Laws):
         return self.fair._stuck
 
 
+class PunctualFairLaws(FairLaws):
+    """Fair turns, a full queue in which others give way, and first tokens that are promised."""
+
+    limits = PunctualLaws.limits
+    latency = MACHINE
+
+    def queue(self) -> Admission:
+        return Admission(BOUND, FirstTokenBound(WITHIN), sheds=True)
+
+    def held_back(self, request: Request) -> bool:
+        return self.is_second(request) or super().held_back(request)
+
+    def next_to_start(self) -> Request | None:
+        stuck = super().next_to_start()
+        return None if stuck is None or self.is_second(stuck) else stuck
+
+    def is_second(self, request: Request) -> bool:
+        """Whether its prompt may add but little to that of another account."""
+        return self.fair._served not in (None, self.fair._account(request))
+
+
 TestLaws = Laws.TestCase
 TestLaws.settings = settings(max_examples=200, stateful_step_count=40)
 TestFairLaws = FairLaws.TestCase
 TestFairLaws.settings = settings(max_examples=200, stateful_step_count=40)
 TestPacedLaws = PacedLaws.TestCase
 TestPacedLaws.settings = settings(max_examples=200, stateful_step_count=40)
+TestPunctualLaws = PunctualLaws.TestCase
+TestPunctualLaws.settings = settings(max_examples=100, stateful_step_count=40)
+TestPunctualFairLaws = PunctualFairLaws.TestCase
+TestPunctualFairLaws.settings = settings(max_examples=100, stateful_step_count=40)

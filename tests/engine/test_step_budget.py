@@ -1,6 +1,6 @@
 """The tokens of a step under a promised pace."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salver.contract import GenerateRequest, LatencyModel, SamplingParams, StepShape
@@ -72,10 +72,12 @@ class PacedRunner(FakeRunner):
         return super().execute(plan)
 
 
-def engine(tpot: float | None) -> tuple[EngineCore, PacedRunner, ManualClock]:
+def engine(
+    tpot: float | None, ttft: float | None = None
+) -> tuple[EngineCore, PacedRunner, ManualClock]:
     clock = ManualClock()
     runner = PacedRunner(clock)
-    limits = Limits(8, 128, max_context_tokens=1000, tpot_seconds=tpot)
+    limits = Limits(8, 128, max_context_tokens=1000, tpot_seconds=tpot, ttft_seconds=ttft)
     core = EngineCore.build(
         runner, clock, limits, QueueBound(50, 10_000), frozenset(), LetterDecoder, MACHINE
     )
@@ -122,9 +124,29 @@ def test_a_promise_that_cannot_be_kept_does_not_starve_a_prompt() -> None:
 def test_nobody_decoding_means_nothing_to_keep() -> None:
     core, runner, _ = engine(1e-6)
     core.add(request("long", LONG, 1))
+    core.step()
+    assert runner.steps[0][0] == 128
+
+
+@given(length=st.integers(1, 990), ttft=st.sampled_from([None, 0.05, 0.1, 0.4, 2.0]))
+@settings(max_examples=50)
+def test_nobody_waits_long_for_the_end_of_a_step(length: int, ttft: float | None) -> None:
+    """Not even late in a context, or where a full batch takes most of what was promised; and no
+    step is shorter than that for nothing."""
+    core, runner, _ = engine(None, ttft)
+    core.add(request("long", range(length), 1))
+    most = MACHINE.predict(StepShape(128, 128 * 129 // 2, 128 // BLOCK))
+    if ttft is not None:
+        most = min(most, max(2 * MACHINE.base, ttft / 4))
+    computed = 0
     while core.has_work:
         core.step()
-    assert [tokens for tokens, _ in runner.steps] == [128, 128, 128, 16]
+        tokens, seconds = runner.steps[-1]
+        last = computed + tokens == length
+        assert seconds <= most + 1e-9 or tokens == BLOCK
+        one_more = StepShape.of_tokens(computed, tokens + 1, int(computed + tokens + 1 == length))
+        assert last or tokens == 128 or MACHINE.predict(one_more) > most - 1e-9
+        computed += tokens
 
 
 def test_time_saved_may_be_spent_later() -> None:

@@ -1,5 +1,7 @@
 """A latency model refined by the steps it predicts."""
 
+from math import ceil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,13 @@ from hypothesis import strategies as st
 
 from salver.contract import LatencyModel, StepShape
 from salver.contract.latency import UNMEASURED
-from salver.engine.step_telemetry import LATEST, MAX_KINDS, REFIT_STEPS, StepTelemetry
+from salver.engine.step_telemetry import (
+    LATEST,
+    MAX_KINDS,
+    REFIT_SECONDS,
+    REFIT_STEPS,
+    StepTelemetry,
+)
 
 costs = st.floats(1e-6, 1e-2)
 models = st.builds(LatencyModel, costs, costs, costs, costs)
@@ -73,6 +81,16 @@ def test_a_thousand_decodes_do_not_forget_what_a_prompt_costs() -> None:
         telemetry.observe(shape, TRUTH.predict(shape) * 1.2)
     prompt = StepShape.of_tokens(0, 512, 1)
     assert telemetry.model.predict(prompt) == pytest.approx(TRUTH.predict(prompt), rel=0.3)
+
+
+def test_what_a_long_step_tells_is_known_soon() -> None:
+    """A machine that was calibrated as if attention were free."""
+    telemetry = StepTelemetry(LatencyModel(TRUTH.base, TRUTH.per_token, 0.0, TRUTH.per_logit_row))
+    run(telemetry, TRUTH, rounds=1)
+    late = StepShape.of_tokens(8000, 512, 1)
+    for _ in range(ceil(REFIT_SECONDS / TRUTH.predict(late))):
+        telemetry.observe(late, TRUTH.predict(late))
+    assert telemetry.model.per_attended > 0
 
 
 def test_what_is_kept_is_bounded() -> None:

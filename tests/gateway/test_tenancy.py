@@ -391,6 +391,19 @@ class TestDecisions:
         (found,) = find_decisions(tmp_path / "decisions.db", event["error"]["decision"])
         assert (found.decision.action, found.tenant) == (Action.EXPIRE, "search")
 
+    async def test_and_an_answer_whose_request_was_preempted(
+        self, gateway: Gateway, tmp_path: Path
+    ) -> None:
+        gateway.backend.preempted = Decision(
+            "dec-1", "release.envelope.memory", 9, 8, Action.PREEMPT, Cause.SERVER, "it made room"
+        )
+        answer = await ask(gateway, gateway.key("search"))
+        gateway.log.close()
+        (found,) = find_decisions(tmp_path / "decisions.db", "dec-1")
+        assert found.decision == gateway.backend.preempted
+        assert (found.tenant, answer.status_code) == ("search", 200)
+        assert found.request_id == answer.headers["x-request-id"]
+
 
 class TestWithoutTheStore:
     @pytest.fixture

@@ -68,6 +68,19 @@ def test_what_is_no_answer_is_a_loss(payload: bytes) -> None:
         list(answer().chunks(payload))
 
 
+def test_what_came_together_goes_on_together() -> None:
+    """And not without what came before a break."""
+    one = answer(n=2)
+    events = [b'{"choices":[{"index":%d,"text":"%d"}]}' % (i % 2, i) for i in range(5)]
+    first, second = one.chunks(*events)
+    assert (first.choice, first.text, first.num_tokens) == (0, "024", 3)
+    assert (second.choice, second.text, second.num_tokens) == (1, "13", 2)
+    chunks = one.chunks(events[0], b"{")
+    assert next(chunks).text == "0"
+    with pytest.raises(BackendLost):
+        next(chunks)
+
+
 def test_nothing_follows_the_end_of_a_choice() -> None:
     one = answer()
     assert not list(one.chunks(b'{"choices":[{"index":0,"text":"","finish_reason":"stop"}]}'))

@@ -152,6 +152,18 @@ class TestPromises:
         assert text_of(await read(upstreams, asked())) == "two"
         assert upstreams.retries == 1
 
+    async def test_an_answer_at_the_second_try_earns_nothing(
+        self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
+    ) -> None:
+        first, second = await begin("one", name="first"), await begin("two", name="second")
+        upstreams, _ = await pool(replace(QUICK, retries=0.5), first, second)
+        for _ in range(3):
+            await read(upstreams, asked())
+        first.proxy.fault = Fault(FaultKind.SERVER_ERROR)
+        assert text_of(await read(upstreams, asked())) == "two"
+        with pytest.raises(Refused, match="answered 503"):
+            await read(upstreams, asked())
+
     async def test_an_answer_that_began_is_never_tried_again(
         self, begin: "Begin", pool: "Pool", asked: Asked
     ) -> None:

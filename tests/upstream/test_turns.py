@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from salver.clock import MonotonicClock
 from salver.contract import Action, Decision, GenerateRequest, TokenChunk, TrafficClass
 from salver.errors import Refused
 from salver.flow import FirstTokenBound, QueueBound, Share
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Asked = Callable[..., GenerateRequest]
 Read = Callable[..., Coroutine[None, None, list[TokenChunk]]]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
+CLOCK = MonotonicClock()
 WAITING = WaitingRule(QueueBound(64, 10_000))
 
 
@@ -148,7 +150,7 @@ async def test_who_would_be_late_behind_what_was_sent_is_refused(
     replica = one.pool.replicas["back"]
     replica.server.address = replace(replica.server.address, max_tokens_in_flight=1000)
     for tokens in (50, 100):
-        replica.pace.first_tokens.note(tokens, 0.1 * tokens)
+        replica.pace.first_tokens.note(tokens, 0.1 * tokens, CLOCK.now())
     await one.ask(asked("long" * 12), asked("r1"))
     (decision,) = one.refusals()
     assert (decision.rule, decision.action) == ("slo.ttft_p95", Action.REFUSE)
@@ -161,7 +163,7 @@ async def test_a_turn_that_comes_too_late_is_not_taken(counter: Make, asked: Ask
     one = await counter(replace(WAITING, first_token=FirstTokenBound(5.0)))
     await one.ask(asked("r0"), asked("r1"))
     for _ in range(200):
-        one.pool.replicas["back"].pace.first_tokens.note(2, 100.0)
+        one.pool.replicas["back"].pace.first_tokens.note(2, 100.0, CLOCK.now())
     assert not one.refusals()
     await asyncio.sleep(0.51)  # its patience is a tenth of the objective then
     assert await one.sent() == ["r0"]
@@ -192,7 +194,7 @@ async def test_so_many_are_sent_as_leave_each_its_pace(counter: Make, asked: Ask
     replica = one.pool.replicas["back"]
     replica.server.address = replace(replica.server.address, max_tokens_in_flight=1000)
     for in_flight in (1, 3):
-        replica.pace.token_gaps.note(in_flight, 0.01 * in_flight)
+        replica.pace.token_gaps.note(in_flight, 0.01 * in_flight, CLOCK.now())
     replica.pace.token_gaps._missed = 0.0  # such a line is never wrong
     await one.ask(asked("r0"), asked("r1"), asked("r2"))
     assert one.pool.load().requests_running == 2

@@ -10,6 +10,7 @@ class Action(StrEnum):
     REFUSE = "refuse"
     EXPIRE = "expire"
     SHED = "shed"  # refused after it had waited, for the sake of others
+    PREEMPT = "preempt"  # it gave its room to others, and went on later
     FALL_BACK = "fall_back"
     LEAVE_ALONE = "leave_alone"  # a server: its breaker opened
     USE_AGAIN = "use_again"  # a server: its breaker closed

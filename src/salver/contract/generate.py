@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from salver.contract.decision import Decision
 from salver.contract.traffic_class import TrafficClass
 
 
@@ -96,7 +97,7 @@ class Finish:
     """The end of one choice.
 
     `matched` is the stop string or stop token id that ended it; `problem` and `rule` say why it
-    failed, where it did.
+    failed, where it did; `preempted` that it gave its room to others meanwhile, if it did.
     """
 
     outcome: Outcome
@@ -106,6 +107,7 @@ class Finish:
     cached_tokens: int = 0  # prompt tokens that a prefix hit saved on first scheduling
     problem: str = ""
     rule: str = ""
+    preempted: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,15 @@ from salver.contract import LatencyModel, SamplingParams
 from salver.engine.latency_model import Measured, fit, shape_of
 from salver.engine.plan import ModelRunner, SampleSpec, ScheduledSequence, SchedulerOutput
 
+FAR = 8192  # a context in which most of a step is attention
 # (sequences, tokens each, context before them): decodes alone and together, prompts, long contexts.
+# The first four tell the four costs apart: without the far one, attention is a small part of each
+# step, and what is measured says nothing of it.
 _SHAPES = (
     (1, 1, 0),
     (1, 64, 0),
     (8, 1, 128),
+    (1, 32, FAR),
     (1, 1, 512),
     (32, 1, 128),
     (1, 128, 0),
@@ -58,7 +62,9 @@ def _timed(runner: ModelRunner, clock: Clock, plan: SchedulerOutput) -> float:
 def _plans(
     runner: ModelRunner, max_batch_tokens: int, max_context_tokens: int
 ) -> Iterator[SchedulerOutput]:
-    for sequences, tokens, context in _SHAPES:
+    longest = min(max_context_tokens, runner.num_blocks * runner.block_size)
+    for sequences, tokens, far in _SHAPES:
+        context = min(far, longest - tokens) if far == FAR else far
         blocks = -(-(context + tokens) // runner.block_size)
         fits = context + tokens <= max_context_tokens and sequences * blocks <= runner.num_blocks
         if fits and sequences * tokens <= max_batch_tokens:

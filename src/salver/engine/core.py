@@ -16,7 +16,7 @@ from salver.engine.output_text import DecoderFactory
 from salver.engine.overtime import Overtime
 from salver.engine.plan import ModelRunner
 from salver.engine.scheduler import Limits, Scheduler
-from salver.flow import QueueBound, Share
+from salver.flow import QueueBound, Share, Tariff
 
 
 class EngineCore:
@@ -59,6 +59,7 @@ class EngineCore:
                 max_running=limits.max_running,
                 max_batch_tokens=limits.max_batch_tokens,
                 max_context_tokens=limits.max_context_tokens,
+                tariff=Tariff.of_machine(latency),
             )
         scheduler = Scheduler(kv, limits, queue, eos_token_ids, new_decoder, latency, order)
         return cls(scheduler, runner, clock)

@@ -11,56 +11,20 @@ from one that holds more than its share. A tenant that is ahead of a waiting one
 request has no turn at all. docs/fairness.md proves what this bounds, and that it cannot stand still.
 """
 
-from bisect import insort_left, insort_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 
-from salver.contract import GenerateRequest, TenantQueue
+from salver.engine.fair_queue import Account, FairQueue
 from salver.engine.kv_cache import KVCacheManager
 from salver.engine.order import Chosen
-from salver.engine.punctuality import Estimate, QueueClock
 from salver.engine.request import Request
-from salver.flow.fairness import (
-    DECODE_CHARGE,
-    PREFILL_CHARGE,
-    RANKS,
-    Service,
-    Share,
-    step_charges,
-)
-from salver.flow.queue_bound import give_way
+from salver.flow.fairness import RANKS, Share, Tariff, step_charges
+
+ATTENTION_IS_FREE = Tariff()
 
 
-class Account:
-    """One tenant's requests of one class; those that wait by deadline, then as they came."""
-
-    def __init__(self, rank: int, tenant: str, service: Service) -> None:
-        self.rank = rank
-        self.tenant = tenant
-        self.service = service
-        self.waiting: list[Request] = []
-        self.clock = QueueClock()
-        self.band = 0  # in the step under way
-        self.running: list[Request] = []  # at the begin of the step under way
-
-    def add(self, request: Request, *, again: bool = False) -> None:
-        """Make it wait; `again` puts it before others of its deadline and arrival."""
-        (insort_left if again else insort_right)(self.waiting, request, key=_urgency)
-
-    def is_ahead(self, other: "Account | None") -> bool:
-        """Whether it has to give way to the other, of the same class."""
-        return other is not None and self.service.is_ahead(self.tenant, other.tenant)
-
-    @property
-    def had(self) -> float:
-        return self.service.had(self.tenant)
-
-    def __repr__(self) -> str:
-        return f"<Account {self.tenant}, rank {self.rank}, {len(self.waiting)} waiting>"
-
-
-class FairOrder:
+class FairOrder(FairQueue):
     """See above.
 
     Args:
@@ -68,6 +32,7 @@ class FairOrder:
         shares: the declared tenants.
         max_running: places, of which each tenant has its share too.
         max_batch_tokens, max_context_tokens: bound what a step and a request can be charged.
+        tariff: what tokens are charged.
     """
 
     def __init__(
@@ -78,76 +43,17 @@ class FairOrder:
         max_running: int,
         max_batch_tokens: int,
         max_context_tokens: int,
+        tariff: Tariff = ATTENTION_IS_FREE,
     ) -> None:
-        self.num_tokens = 0
+        lead, band = tariff.of_request(max_context_tokens), float(max_batch_tokens)
+        super().__init__(shares, lead=lead, band=band)
+        self.tariff = tariff
         self._kv = kv
         self._shares = shares
         self._max_running = max_running
-        lead, band = DECODE_CHARGE * max_context_tokens, float(max_batch_tokens)
-        self._services = [Service(shares, lead=lead, band=band) for _ in RANKS]
-        self._accounts: dict[tuple[int, str], Account] = {}
         self._blocked: dict[int, Account] = {}  # by class: the first that found no room
         self._stuck: Request | None = None  # what found no room: nobody else starts in this step
         self._served: Account | None = None  # the first whose prompt is in this step
-
-    # -- who waits -------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return sum(len(account.waiting) for account in self._accounts.values())
-
-    def __iter__(self) -> Iterator[Request]:
-        for account in self._accounts.values():
-            yield from account.waiting
-
-    def append(self, requests: Sequence[Request]) -> None:
-        account = self._join(requests[0])
-        last = not account.waiting or _urgency(account.waiting[-1]) <= _urgency(requests[0])
-        for request in requests:
-            account.add(request)
-            self.num_tokens += request.num_tokens
-        account.clock.extend(requests) if last else account.clock.forget()
-
-    def put_back(self, request: Request) -> None:
-        self._join(request).add(request, again=True)
-        self.num_tokens += request.num_tokens
-
-    def start(self, request: Request) -> None:
-        self._account(request).waiting.remove(request)
-        self.num_tokens -= request.num_tokens
-
-    def drop_ended(self) -> None:
-        for account in self._accounts.values():
-            account.waiting = [request for request in account.waiting if not request.ended]
-        self.num_tokens = sum(request.num_tokens for request in self)
-
-    def give_way(
-        self, source: GenerateRequest, running: Sequence[Request]
-    ) -> Iterator[Sequence[Request]]:
-        """See `flow.queue_bound.give_way`. Of each account the one that would be served last."""
-        newcomer = RANKS[source.traffic_class], source.tenant
-        return give_way(
-            newcomer,
-            source.n,
-            {key: len(account.waiting) for key, account in self._accounts.items()},
-            {key: _last_first(account, running) for key, account in self._accounts.items()},
-            self._services[newcomer[0]].weight,
-        )
-
-    def _join(self, request: Request) -> Account:
-        account = self._account(request)
-        if not account.waiting:
-            waiting = [each.tenant for each in self._of_class(account.rank) if each.waiting]
-            account.service.join(account.tenant, waiting)
-        return account
-
-    def _account(self, request: Request) -> Account:
-        key = RANKS[request.traffic_class], request.tenant
-        if key not in self._accounts:
-            self._accounts[key] = Account(*key, self._services[key[0]])
-        return self._accounts[key]
-
-    def _of_class(self, rank: int) -> Iterator[Account]:
-        return (account for account in self._accounts.values() if account.rank == rank)
 
     # -- whose turn it is ------------------------------------------------------------------------
 
@@ -231,12 +137,18 @@ class FairOrder:
     def victim(self, request: Request, running: Sequence[Request]) -> Request | None:
         mine = self._account(request)
         held, places = self._held(running), Counter(map(self._account, running))
-        modest = not places[mine] or self._use(mine, held[mine], places[mine] + 1) <= 1
+        busy = [each for each in self._of_class(mine.rank) if each.waiting or each.running]
+        whole = sum(each.service.weight(each.tenant) for each in busy)
+
+        def use(account: Account, more: int = 0) -> float:
+            return self._use(account, held[account], places[account] + more, whole)
+
+        modest = not places[mine] or use(mine, more=1) <= 1
 
         def gives(account: Account) -> bool:
             if account.rank != mine.rank:
                 return account.rank > mine.rank
-            greedy = places[account] > 1 and self._use(account, held[account], places[account]) > 1
+            greedy = places[account] > 1 and use(account) > 1
             return account.is_ahead(mine) or (account is not mine and modest and greedy)
 
         givers = [account for account in places if gives(account)]
@@ -247,11 +159,10 @@ class FairOrder:
             return None
         return next(each for each in reversed(running) if self._account(each).rank == mine.rank)
 
-    def _use(self, account: Account, blocks: int, places: int) -> float:
-        """What it holds of its share of blocks or places, the larger; over 1 is more than its share."""
-        service = account.service
-        rivals = [each for each in self._of_class(account.rank) if each.waiting or each.running]
-        share = service.weight(account.tenant) / sum(service.weight(a.tenant) for a in rivals)
+    def _use(self, account: Account, blocks: int, places: int, whole: float) -> float:
+        """What it holds of its share of blocks or places, the larger; over 1 is more than its share.
+        `whole` is the weight of all that are busy in its class."""
+        share = account.service.weight(account.tenant) / whole
         declared = self._shares[account.tenant].kv_share if account.tenant in self._shares else None
         kv_share = share if declared is None else declared
         of_pool = blocks / (kv_share * self._kv.pool.num_blocks)
@@ -271,73 +182,10 @@ class FairOrder:
             computed: defaultdict[str, float] = defaultdict(float)
             for request, count in chosen:
                 if RANKS[request.traffic_class] == rank:
-                    cost = DECODE_CHARGE if request.num_missing_tokens == 1 else PREFILL_CHARGE
-                    computed[request.tenant] += cost * count
+                    first, decodes = request.num_computed_tokens, request.num_missing_tokens == 1
+                    charge = self.tariff.charge(first, count, decodes=decodes)
+                    computed[request.tenant] += charge
             blocks = self._kv.pool.num_blocks
             shares = {a.tenant: min(1.0, held[a] / blocks) for a in held if a.rank == rank}
             for tenant, service_charge in step_charges(computed, shares):
                 service.charge(tenant, service_charge)
-
-    # -- when ------------------------------------------------------------------------------------
-
-    def forget_times(self) -> None:
-        for account in self._accounts.values():
-            account.clock.forget()
-
-    def seconds_ahead(
-        self, source: GenerateRequest, running: Sequence[Request], estimate: Estimate
-    ) -> float:
-        account = self._accounts.get((RANKS[source.traffic_class], source.tenant))
-        if account is None:
-            return 0.0
-        deadline = inf if source.deadline is None else source.deadline
-        if self._latest(account, running) <= deadline:
-            return account.clock.seconds(lambda: self._queue(account, running), estimate)
-        ahead = self._queue(account, running)
-        first = [request for request in ahead if _deadline(request) <= deadline]
-        return estimate.through(estimate.now, first) - estimate.now
-
-    def queues(self, running: Sequence[Request], estimate: Estimate) -> tuple[TenantQueue, ...]:
-        return tuple(self._told(account, running, estimate) for account in self._accounts.values())
-
-    def _told(
-        self, account: Account, running: Sequence[Request], estimate: Estimate
-    ) -> TenantQueue:
-        return TenantQueue(
-            account.tenant,
-            tuple(RANKS)[account.rank],
-            seconds=account.clock.seconds(lambda: self._queue(account, running), estimate),
-            latest_deadline=self._latest(account, running),
-        )
-
-    def _latest(self, account: Account, running: Sequence[Request]) -> float:
-        """The last deadline of its requests."""
-        mine = [r for r in running if self._account(r) is account] + account.waiting[-1:]
-        return max(map(_deadline, mine), default=-inf)
-
-    def _queue(self, account: Account, running: Sequence[Request]) -> list[Request]:
-        """What is ahead of one that comes last. It may be less: others make room."""
-        return [r for r in running if self._account(r) is account] + account.waiting
-
-    def __repr__(self) -> str:
-        return f"<FairOrder {list(self._accounts.values())}, {self._services}>"
-
-
-def _last_first(account: Account, running: Sequence[Request]) -> Iterator[Sequence[Request]]:
-    """Its requests that were never started, those that would be served last first."""
-    begun = {request.request_id for request in running}
-    for request in list(reversed(account.waiting)):
-        if request.request_id in begun:
-            continue
-        begun.add(request.request_id)
-        group = request.among(account.waiting)
-        if not any(each.was_begun for each in group):
-            yield group
-
-
-def _deadline(request: Request) -> float:
-    return inf if request.deadline is None else request.deadline
-
-
-def _urgency(request: Request) -> tuple[float, float]:
-    return _deadline(request), request.arrived

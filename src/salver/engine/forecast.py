@@ -15,7 +15,7 @@ from enum import StrEnum
 from math import ceil, inf
 
 from salver.contract import LatencyModel, StepShape
-from salver.engine.step_budget import StepBudget
+from salver.engine.step_budget import StepBudget, prompt_seconds
 from salver.flow import optimistic, pessimistic
 
 
@@ -89,20 +89,26 @@ def forecast_ttft(
     least = few.predict(at_once.decodes(others + 1, full=False))
     beside = at_once.decodes(others, full=True)
     begun = many.predict(at_once.decodes(others + 1, full=True))
-    return Forecast("slo.ttft_p95", limit, least, begun + _prefill(many, at_once, beside, tpot))
+    prefill = _prefill(many, at_once, beside, ttft=limit, tpot=tpot)
+    return Forecast("slo.ttft_p95", limit, least, begun + prefill)
 
 
 def _prefill(
-    model: LatencyModel, at_once: Concurrency, beside: StepShape, tpot: float | None
+    model: LatencyModel,
+    at_once: Concurrency,
+    beside: StepShape,
+    *,
+    ttft: float,
+    tpot: float | None,
 ) -> float:
     """Seconds of the steps that compute a prompt of a whole context beside decodes."""
     seconds, first, prompt = 0.0, 0, at_once.context_tokens
     own = model.predict(beside)
     slack = inf if tpot is None else tpot - own
+    tokens, block = at_once.batch_tokens, at_once.block_size
+    seconds_each = min(slack, prompt_seconds(model, tokens, block, own, ttft))
     while first < prompt:
-        budget = StepBudget(
-            model, at_once.batch_tokens, beside.tokens, slack, progress=at_once.block_size
-        )
+        budget = StepBudget(model, tokens, beside.tokens, seconds_each, progress=block)
         count = budget.take(first, prompt - first)
         chunk = StepShape.of_tokens(first, count, int(first + count == prompt))
         seconds += own + model.marginal(chunk)

@@ -6,12 +6,25 @@ request that has caught up gets its next token. A fresh prompt is far behind, a 
 one token behind, a preempted one fell back to zero, a prefix hit starts ahead.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from salver.contract import GenerateRequest, SamplingParams, TokenLogprobs
-from salver.engine.output_text import OutputText
+from salver.engine.output_text import DecoderFactory, OutputText
 
 _GOLDEN_RATIO = 0x9E3779B97F4A7C15  # an odd constant, so that choices get distinct seeds
+
+
+@dataclass(slots=True)
+class Preemptions:
+    """How often a request made room, the computed tokens that it gave back, and why it last did."""
+
+    times: int = 0
+    tokens: int = 0
+    rule: str = ""
+    value: int = 0
+    limit: int = 0
+    heir: str = ""
 
 
 class Request:
@@ -30,6 +43,7 @@ class Request:
         "num_computed_tokens",
         "output",
         "params",
+        "preemptions",
         "prompt",
         "prompt_logprobs",
         "request_id",
@@ -66,12 +80,27 @@ class Request:
         self.num_computed_tokens = 0
         self.cached_tokens = 0
         self.prompt_logprobs: list[TokenLogprobs] = []
+        self.preemptions = Preemptions()
         self.cancelled = False
         self.ended = False
         self.running = False
         self.arrived = arrived if source.arrived is None else source.arrived
         self.scheduled_at: float | None = None
         self.first_token_at: float | None = None
+
+    @classmethod
+    def choices(
+        cls, source: GenerateRequest, now: float, new_decoder: DecoderFactory
+    ) -> "Iterator[Request]":
+        """The sequences of a request that comes now; the first leads the others."""
+        leader: Request | None = None
+        for choice in range(source.n):
+            params = source.sampling
+            decoder = new_decoder(params.skip_special_tokens)
+            text = OutputText(decoder, params.stop, params.include_stop)
+            request = cls(source, choice, now, text, leader)
+            leader = leader or request
+            yield request
 
     @property
     def num_tokens(self) -> int:

@@ -36,8 +36,9 @@ from salver.engine.admission import Admission, Verdict
 from salver.engine.kv_cache import KVCacheManager
 from salver.engine.layout import lay_out
 from salver.engine.order import FirstComeFirstServed, Order
-from salver.engine.output_text import DecoderFactory, OutputText
+from salver.engine.output_text import DecoderFactory
 from salver.engine.plan import ModelRunnerOutput, SchedulerOutput
+from salver.engine.preemptions import note_preemption, preempted
 from salver.engine.punctuality import Estimate
 from salver.engine.request import Request
 from salver.engine.step_budget import StepBudget
@@ -55,6 +56,7 @@ class Limits:
     max_batch_tokens: int
     max_context_tokens: int
     tpot_seconds: float | None = None  # what a running request may take per token
+    ttft_seconds: float | None = None  # what a request may take to its first token
 
 
 @dataclass(slots=True)
@@ -133,7 +135,7 @@ class Scheduler:
         if verdict.refusal:
             raise Refused(verdict.refusal)
         self._shed(verdict)
-        sequences = list(self._sequences(source, now))
+        sequences = list(Request.choices(source, now, self._new_decoder))
         self._order.append(sequences)
         self.num_accepted += source.n
 
@@ -172,6 +174,7 @@ class Scheduler:
             now,
             model=self.telemetry.model,
             tokens=self.limits.max_batch_tokens,
+            ttft=self.limits.ttft_seconds,
             tpot=self.limits.tpot_seconds,
             progress=self.kv.block_size,
         )
@@ -222,7 +225,8 @@ class Scheduler:
             return
         step.chosen[request.key] = request, count
         while request.running and not self.kv.extend(request, first + count):
-            self._preempt(self._order.victim(request, self._running) or request, step)
+            victim = self._order.victim(request, self._running) or request
+            self._preempt(victim, step, heir=request)
             step.crowded = True
 
     def _start(self, request: Request, step: _Step, now: float) -> bool:
@@ -247,7 +251,7 @@ class Scheduler:
             victim = self._order.victim(request, self._running)
             if victim is None:
                 return False
-            self._preempt(victim, step)
+            self._preempt(victim, step, heir=request)
         missing = request.num_missing_tokens
         count = min(count, missing)
         step.budget.spend(request.num_computed_tokens, missing, count, after_others=yields)
@@ -262,8 +266,11 @@ class Scheduler:
         request.running = True
         self._running.append(request)
 
-    def _preempt(self, request: Request, step: _Step) -> None:
+    def _preempt(self, request: Request, step: _Step, *, heir: Request) -> None:
         """Take a running request's blocks, and its tokens out of the step; it starts over later."""
+        most = self.limits.max_running
+        full = not heir.running and len(self._running) >= most
+        note_preemption(request, heir, self.kv, max_running=most if full else None)
         self._running.remove(request)
         request.running = False
         self.kv.release(request)
@@ -334,7 +341,8 @@ class Scheduler:
         request.ended = True
         self.outcomes[outcome] += 1
         timings = Timings(request.arrived, request.scheduled_at, request.first_token_at, now)
-        return Finish(outcome, reason, timings, matched, request.cached_tokens)
+        told = preempted(request)
+        return Finish(outcome, reason, timings, matched, request.cached_tokens, preempted=told)
 
     # -- seen from outside -----------------------------------------------------------------------
 
@@ -370,7 +378,7 @@ class Scheduler:
     # -- in time or not --------------------------------------------------------------------------
 
     def _cached_tokens(self, source: GenerateRequest, now: float) -> int:
-        probe = next(self._sequences(source, now))
+        probe = next(Request.choices(source, now, self._new_decoder))
         cached = self.kv.num_cached_tokens(probe)
         self.kv.release(probe)
         return cached
@@ -381,16 +389,6 @@ class Scheduler:
     def _in_flight(self) -> Iterator[Request]:
         yield from self._running
         yield from self._order
-
-    def _sequences(self, source: GenerateRequest, now: float) -> Iterator[Request]:
-        leader: Request | None = None
-        for choice in range(source.n):
-            params = source.sampling
-            decoder = self._new_decoder(params.skip_special_tokens)
-            text = OutputText(decoder, params.stop, params.include_stop)
-            request = Request(source, choice, now, text, leader)
-            leader = leader or request
-            yield request
 
     def __repr__(self) -> str:
         return (

@@ -7,6 +7,10 @@ A promise of `tpot` seconds per token dates every token after the first. TPOT is
 The rule: every running request that is one token behind is in the step, whatever the time. Prompts
 get the most tokens whose predicted cost the slack still covers, and never fewer than one block of
 tokens a step in all, so that no prompt starves behind decodes that are late anyway.
+
+Who comes while a step runs waits for its end, so a step is bounded even where nobody decodes: prompts
+may cost what a batch full of fresh ones does (late in a long context the same tokens cost many times
+that), and where a time to first token is promised, no more than leaves the step at a part of it.
 """
 
 from bisect import bisect_right
@@ -19,6 +23,7 @@ from salver.engine.request import Request
 from salver.flow import doubt
 
 AFTER_OTHERS = 0.5  # of a step's time, for prompts that are less urgent than the first in it
+STEP_OF_TTFT = 0.25  # of the promised time to first token, which a step may take
 
 
 class StepBudget:
@@ -60,18 +65,21 @@ class StepBudget:
         *,
         model: LatencyModel,
         tokens: int,
+        ttft: float | None,
         tpot: float | None,
         progress: int,
     ) -> "StepBudget":
         """The budget of a step that begins now, before anything is chosen.
 
-        `protected` are the running requests whose next token is due whatever comes.
+        `protected` are the running requests whose next token is due whatever comes; `ttft` and `tpot`
+        the times that are promised.
         """
         decodes = [request for request in protected if request.num_missing_tokens == 1]
         shape = sum((StepShape.of_tokens(r.num_computed_tokens, 1, 1) for r in decodes), EMPTY_STEP)
         slack = inf if tpot is None else min((_due(r, tpot) for r in decodes), default=inf) - now
-        predicted = model.predict(shape)
-        return cls(model, tokens, len(decodes), slack - predicted, progress, predicted)
+        alone = model.predict(shape)
+        seconds = min(slack - alone, prompt_seconds(model, tokens, progress, alone, ttft))
+        return cls(model, tokens, len(decodes), seconds, progress, alone)
 
     def take_one(self) -> int:
         """The token of a running request that is one behind; 0 where the step is full."""
@@ -129,6 +137,18 @@ class StepBudget:
 
     def _cost(self, first: int, missing: int, count: int) -> float:
         return self._model.marginal(StepShape.of_tokens(first, count, int(count == missing)))
+
+
+def prompt_seconds(
+    model: LatencyModel, tokens: int, progress: int, alone: float, ttft: float | None
+) -> float:
+    """What the prompts of a step may take whoever decodes, so that nobody waits long for its end.
+
+    `alone` are the seconds of the step without them: half of a step is theirs, whatever `ttft` says.
+    """
+    fresh = StepShape(tokens, tokens * (tokens + 1) // 2, logit_rows=ceil(tokens / progress))
+    most = model.marginal(fresh)
+    return most if ttft is None else min(most, max(alone, STEP_OF_TTFT * ttft - alone))
 
 
 def _due(request: Request, tpot: float) -> float:

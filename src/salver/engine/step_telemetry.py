@@ -21,7 +21,8 @@ from salver.engine.latency_model import Measured, fit
 
 LATEST = 8  # measurements that a kind holds
 MAX_KINDS = 64
-REFIT_STEPS = 64  # a fit takes half a millisecond
+REFIT_STEPS = 64  # a fit takes half a millisecond,
+REFIT_SECONDS = 0.5  # so that after long steps it costs nothing, and they should not wait for it
 RECENT_STEPS = 64  # whose errors are the model's error
 TICK = 1e-9  # seconds; what is shorter is a clock that stands still
 
@@ -49,6 +50,7 @@ class StepTelemetry:
         self._kinds: OrderedDict[Kind, deque[Measured]] = OrderedDict()
         self._errors: deque[float] = deque(maxlen=RECENT_STEPS)
         self._steps = 0
+        self._since_fit = 0.0  # seconds of steps
 
     def observe(self, shape: StepShape, seconds: float) -> None:
         """Take in one step that was computed."""
@@ -61,8 +63,9 @@ class StepTelemetry:
         self._errors.append(abs(predicted / seconds - 1))
         self._keep(shape, seconds)
         self._steps += 1
-        if self._steps % REFIT_STEPS == 0:
-            self.model = self._refit()
+        self._since_fit += seconds
+        if self._steps % REFIT_STEPS == 0 or self._since_fit >= REFIT_SECONDS:
+            self.model, self._since_fit = self._refit(), 0.0
 
     def _keep(self, shape: StepShape, seconds: float) -> None:
         kind = shape.tokens.bit_length(), shape.attended.bit_length()

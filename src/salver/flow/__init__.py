@@ -1,7 +1,7 @@
 """Who goes next, who waits, who is refused: pure decisions on plain data."""
 
 from salver.flow.deadline import passed
-from salver.flow.fairness import Share
+from salver.flow.fairness import Share, Tariff
 from salver.flow.feasibility import (
     certain_output,
     doubt,
@@ -29,6 +29,7 @@ __all__ = [
     "Gate",
     "QueueBound",
     "Share",
+    "Tariff",
     "certain_output",
     "doubt",
     "drained",

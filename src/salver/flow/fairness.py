@@ -6,20 +6,50 @@ to wait is lifted to the least counter of those that wait, so that nobody saves 
 where nobody waits, to the greatest counter there is, so that nobody pays for service that nobody else
 wanted. docs/fairness.md states and proves what follows from it.
 
-Service is counted in prompt tokens. A step costs each tenant in it the larger of what was computed
-for it and of its share of the KV pool, taken of what was computed for all (dominant shares, Ghodsi
-et al., NSDI 2011): who fills the memory with long contexts pays for the places that others lack.
+Service is counted in prompt tokens at the beginning of a context; late in a long one a token costs
+more, by what it attends to. A step costs each tenant in it the larger of what was computed for it and
+of its share of the KV pool, taken of what was computed for all (dominant shares, Ghodsi et al., NSDI
+2011): who fills the memory with long contexts pays for the places that others lack.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from salver.contract import TrafficClass
+from salver.contract import LatencyModel, StepShape, TrafficClass
 
 RANKS = {each: rank for rank, each in enumerate(TrafficClass)}  # the least is served first
 Account = tuple[int, str]  # one tenant's requests of one class: the rank of the class, the tenant
 PREFILL_CHARGE = 1.0
 DECODE_CHARGE = 2.0  # of a token that is computed alone; about what it costs beside prompts
+DEAREST_PAIR = 1 / 128  # attention doubles a token's cost after 128 others, or later
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """What is charged for tokens. `per_attended` is the charge of one (query, key) pair of attention."""
+
+    per_attended: float = 0.0
+
+    @classmethod
+    def of_machine(cls, model: LatencyModel) -> "Tariff":
+        """By what its costs are to each other; attention is free on one that was not measured."""
+        if not model.per_token:
+            return cls()
+        return cls(min(DEAREST_PAIR, model.per_attended / model.per_token))
+
+    def charge(self, first: int, count: int, *, decodes: bool) -> float:
+        """Of `count` tokens from position `first`."""
+        attended = StepShape.of_tokens(first, count).attended
+        each = DECODE_CHARGE if decodes else PREFILL_CHARGE
+        return each * count + self.per_attended * attended
+
+    def of_request(self, tokens: int) -> float:
+        """The most that a request of so many tokens is charged, whichever of them it decodes."""
+        return self.charge(0, tokens, decodes=True)
+
+    def of_step(self, tokens: int, context: int) -> float:
+        """The most that a step of so many tokens is charged, whatever contexts they end."""
+        return tokens * self.charge(max(0, context - 1), 1, decodes=True)
 
 
 @dataclass(frozen=True, slots=True)

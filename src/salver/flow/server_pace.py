@@ -12,9 +12,10 @@ from math import exp, inf
 
 from salver.flow.feasibility import LEAST_DOUBT
 
-KEPT = 0.97  # of an observation's weight, when the next one comes: the last 33 count
 RIDGE = 0.02  # how much a line is drawn towards one through zero, of the squared mean
-LEAST_TOKENS = 8  # of an answer that says something of the seconds per token
+STRETCH = 16  # tokens of an answer by which its pace is told
+UNTRIED = 8  # requests that are sent to a server of which nothing is known
+GROWTH = 2.0  # times as many as were in flight lately are sent at most, however good their pace was
 DRAIN_SECONDS = 10.0  # by then a rate has lost two thirds of its weight
 
 
@@ -27,6 +28,8 @@ class Line:
     such a line allows comes to where the seconds are as wanted, and does not overshoot.
     """
 
+    memory: float = 5.0  # seconds, by which an observation has lost two thirds of its weight
+    _noted: float = 0.0  # an instant
     _weight: float = 0.0
     _x: float = 0.0
     _y: float = 0.0
@@ -34,15 +37,27 @@ class Line:
     _xy: float = 0.0
     _missed: float = 0.0  # the absolute errors of what was told
 
-    def note(self, work: float, seconds: float) -> None:
-        """So much work took so long."""
-        missed = abs(self.base + self.slope * work - seconds) if self._weight else 0.0
-        self._weight = KEPT * self._weight + 1
-        self._x = KEPT * self._x + work
-        self._y = KEPT * self._y + seconds
-        self._xx = KEPT * self._xx + work * work
-        self._xy = KEPT * self._xy + work * seconds
-        self._missed = KEPT * self._missed + missed
+    def note(self, work: float, seconds: float, now: float) -> None:
+        """So much work took so long, it was found now."""
+        missed = abs(self.base + self.slope * work - seconds) if self.known else 0.0
+        kept = exp((self._noted - now) / self.memory)
+        self._noted = now
+        self._weight = kept * self._weight + 1
+        self._x = kept * self._x + work
+        self._y = kept * self._y + seconds
+        self._xx = kept * self._xx + work * work
+        self._xy = kept * self._xy + work * seconds
+        self._missed = kept * self._missed + missed
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was seen."""
+        return self._weight > 0
+
+    @property
+    def work(self) -> float:
+        """What it was in the mean; 0 where nothing is known."""
+        return self._x / self._weight if self._weight else 0.0
 
     @property
     def slope(self) -> float:
@@ -72,8 +87,11 @@ class Line:
         return high * self.slope * before, high * (self.base + self.slope * own)
 
     def most(self, seconds: float) -> float:
-        """The work that takes no longer than that, told high; inf where nothing is known."""
-        left = seconds / (1 + self.doubt) - self.base
+        """The work that takes no longer than that, told high; inf where nothing is known.
+
+        By half the doubt: what is wanted of many stretches together need not hold of each.
+        """
+        left = seconds / (1 + self.doubt / 2) - self.base
         return left / self.slope if self.slope else inf
 
     def __repr__(self) -> str:
@@ -89,9 +107,10 @@ class Flight:
     ahead: int
     choices: int
     sent: float
-    first: float | None = None  # the instant of its first token
+    answered: bool = False
+    marked: float = 0.0  # the instant at which the stretch under way began
     flown: float = 0.0  # request-seconds at the server until then
-    output: int = 0
+    stretch: int = 0  # tokens since then
 
 
 class ServerPace:
@@ -107,8 +126,10 @@ class ServerPace:
 
     def has_place(self, token_gap: float | None) -> bool:
         """Whether one more request leaves the others that many seconds per token. One always has."""
-        most = inf if token_gap is None else self.token_gaps.most(token_gap)
-        return self.requests + 1 <= max(1.0, most)
+        if token_gap is None:
+            return True
+        tried = max(UNTRIED, GROWTH * self.token_gaps.work)
+        return self.requests + 1 <= max(1.0, min(tried, self.token_gaps.most(token_gap)))
 
     def send(self, fresh: int, choices: int, now: float) -> Flight:
         """A request goes out."""
@@ -120,24 +141,29 @@ class ServerPace:
 
     def arrive(self, flight: Flight, tokens: int, now: float) -> None:
         """A part of its answer has come."""
-        flight.output += tokens
-        if flight.first is None:
-            self._fly(now)
-            flight.first, flight.flown = now, self._flown
+        if not flight.answered:
+            flight.answered = True
             self.unanswered -= flight.fresh
-            self.first_tokens.note(flight.ahead + flight.fresh, now - flight.sent)
+            self.first_tokens.note(flight.ahead + flight.fresh, now - flight.sent, now)
+            self._mark(flight, now)
+            return
+        flight.stretch += tokens
+        if flight.stretch >= STRETCH * flight.choices and now > flight.marked:
+            began, flown, each = flight.marked, flight.flown, flight.stretch / flight.choices
+            self._mark(flight, now)
+            beside = (self._flown - flown) / (now - began)
+            self.token_gaps.note(beside, (now - began) / each, now)
 
     def end(self, flight: Flight, now: float) -> None:
         """It is over, or never went out."""
         self._fly(now)
         self.requests -= 1
-        if flight.first is None:
+        if not flight.answered:
             self.unanswered -= flight.fresh
-            return
-        seconds, each = now - flight.first, flight.output / flight.choices
-        if each >= LEAST_TOKENS and seconds > 0:
-            beside = (self._flown - flight.flown) / seconds
-            self.token_gaps.note(beside, seconds / (each - 1))
+
+    def _mark(self, flight: Flight, now: float) -> None:
+        self._fly(now)
+        flight.marked, flight.flown, flight.stretch = now, self._flown, 0
 
     def _fly(self, now: float) -> None:
         self._flown += self.requests * (now - self._since)

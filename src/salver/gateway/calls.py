@@ -30,7 +30,7 @@ from salver.gateway.arrival import Arrival
 from salver.gateway.ids import Ids
 from salver.gateway.tenancy import Charge, Quotas, quota_headers
 from salver.gateway.wire.usage import PromptTokensDetails, Usage
-from salver.telemetry import Observer, RequestEnded, Stopwatch
+from salver.telemetry import Decided, Observer, RequestEnded, Stopwatch
 
 DEADLINE_GRACE_SECONDS = 1.0  # for the backend's own answer to a passed deadline to arrive
 
@@ -116,6 +116,7 @@ class Calls:
             async with aclosing(self._backend.generate(tally.request)) as chunks:
                 async for chunk in chunks:
                     tally.add(chunk, self._clock.now())
+                    self._note(call, tally, chunk.finish)
                     self._check(call, chunk.finish)
                     await deliver(index, chunk)
             tally.check_complete()
@@ -123,6 +124,11 @@ class Calls:
             self._ended(call, tally, self._outcome(call, error))
             raise
         self._ended(call, tally, Outcome.FINISHED)
+
+    def _note(self, call: Call, tally: "_Tally", finish: Finish | None) -> None:
+        """Keep the Decision that was taken on a choice while it ran."""
+        if finish and finish.preempted:
+            self._observe(Decided(finish.preempted, tally.request.tenant, call.arrival.request_id))
 
     def _check(self, call: Call, finish: Finish | None) -> None:
         """Turn an end that is not an answer into its error."""

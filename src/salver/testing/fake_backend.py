@@ -50,6 +50,7 @@ class FakeBackend:
         self.outcome = Outcome.FINISHED
         self.matched: str | int | None = None
         self.cached_tokens = 0
+        self.preempted: Decision | None = None
         self.latency: LatencyModel | None = None
         self.queue_seconds = 0.0
         self.requests: list[GenerateRequest] = []
@@ -123,6 +124,7 @@ class FakeBackend:
             self.cached_tokens,
             problem="the fake backend could not go on" if failed else "",
             rule="fake.failure" if failed else "",
+            preempted=self.preempted,
         )
 
 

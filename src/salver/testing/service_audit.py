@@ -6,7 +6,7 @@ from itertools import permutations
 
 from salver.contract import GenerateRequest, TrafficClass
 from salver.engine import KVCacheManager, Limits, SchedulerOutput
-from salver.flow.fairness import DECODE_CHARGE, PREFILL_CHARGE, Share
+from salver.flow import Share, Tariff
 
 Account = tuple[TrafficClass, str]
 
@@ -22,12 +22,14 @@ class ServiceAudit:
         kv: KVCacheManager,
         shares: Mapping[str, Share],
         limits: Limits,
+        tariff: Tariff,
     ) -> None:
         self.worst = 0.0
         self.had: defaultdict[Account, float] = defaultdict(float)
         self._kv = kv
         self._shares = shares
         self._limits = limits
+        self._tariff = tariff
         self._since: dict[tuple[Account, Account], float] = {}
 
     def step(
@@ -60,8 +62,10 @@ class ServiceAudit:
     ) -> None:
         computed: defaultdict[Account, float] = defaultdict(float)
         for sequence in plan.sequences:
-            cost = DECODE_CHARGE if sequence.key in one_behind else PREFILL_CHARGE
-            computed[_account(requests[sequence.key])] += cost * (sequence.end - sequence.start)
+            decodes = sequence.key in one_behind
+            first, count = sequence.first_position, sequence.end - sequence.start
+            charge = self._tariff.charge(first, count, decodes=decodes)
+            computed[_account(requests[sequence.key])] += charge
         held: Counter[Account] = Counter()
         for key, table in self._kv.tables.items():
             held[_account(requests[key])] += len(table)
@@ -71,8 +75,8 @@ class ServiceAudit:
             self.had[account] += max(charge, of_pool * whole) / self._weight(account)
 
     def _bound(self, first: Account, second: Account) -> float:
-        request = DECODE_CHARGE * self._limits.max_context_tokens
-        step = DECODE_CHARGE * self._limits.max_batch_tokens
+        context, batch = self._limits.max_context_tokens, self._limits.max_batch_tokens
+        request, step = self._tariff.of_request(context), self._tariff.of_step(batch, context)
         heaviest = max([1.0, *(share.weight for share in self._shares.values())])
         band = min(self._limits.max_batch_tokens, request) / heaviest
         either = 1 / self._weight(first) + 1 / self._weight(second)

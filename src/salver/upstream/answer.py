@@ -1,8 +1,9 @@
 """From the events of an OpenAI stream to TokenChunks.
 
-An event is decoded into the few fields that count, and nothing of it is copied but its text. Each
-event with a text stands for one token until the usage tells how many there were; therefore the ends
-of the choices are held back until the usage is known or the stream is over.
+An event is decoded into the few fields that count, and nothing of it is copied but its text. What
+came together goes on together: a gateway that is busy finds several events at once, and then each
+costs it less. An event with a text stands for one token until the usage tells how many there were;
+therefore the ends of the choices are held back until the usage is known or the stream is over.
 """
 
 from collections.abc import Iterator
@@ -80,31 +81,48 @@ class Answer:
         self._counted = 0
         self._usage = _Usage()
         self._ends: dict[int, Finish] = {}
+        self._texts: dict[int, list[str]] = {}  # of the events that came together
 
-    def chunks(self, payload: bytes) -> Iterator[TokenChunk]:
-        """What one event brings.
+    def chunks(self, *payloads: bytes) -> Iterator[TokenChunk]:
+        """What events bring that came together: one chunk for each choice that goes on.
 
         Raises:
-            BackendLost: it is no event, tells an error, or ends a choice without an answer.
+            BackendLost: one is no event, tells an error, or ends a choice without an answer; what came
+                before it was yielded.
         """
+        lost = None
+        try:
+            for payload in payloads:
+                self._take(payload)
+        except BackendLost as error:
+            lost = error
+        for index, texts in self._texts.items():
+            text = "".join(texts)
+            yield TokenChunk(self._request.id, index, text=text, unnamed_tokens=len(texts))
+        self._texts.clear()
+        if lost is not None:
+            raise lost
+        if self.over:
+            yield from self._ended()
+
+    def _take(self, payload: bytes) -> None:
         if payload == b"[DONE]":
             self.over = True
-            yield from self._ended()
             return
         event = _decoded(payload)
         if event.usage is not None:
             self._usage = event.usage
         for choice in event.choices:
-            yield from self._of(choice)
+            self._add(choice)
 
-    def _of(self, choice: _Choice) -> Iterator[TokenChunk]:
+    def _add(self, choice: _Choice) -> None:
         text = choice.text or (choice.delta.content if choice.delta else "") or ""
         if not 0 <= choice.index < self._request.n or (text and choice.index in self._ends):
             raise _broken("a choice that is not expected", choice.index)
         if text:
             self._first = self._first or self._clock.now()
             self._counted += 1
-            yield TokenChunk(self._request.id, choice.index, text=text, unnamed_tokens=1)
+            self._texts.setdefault(choice.index, []).append(text)
         if choice.finish_reason is not None:
             self._ends[choice.index] = self._finish(choice)
 

@@ -145,8 +145,8 @@ class UpstreamPool:
     ) -> AsyncGenerator[TokenChunk, None]:
         """One replica's answer."""
         turn = await self._room.turn(self._waiter(request, avoided))
-        self._observe(UpstreamAsked(turn.replica.name, again=bool(avoided)))
         try:
+            self._observe(UpstreamAsked(turn.replica.name, again=bool(avoided)))
             async with aclosing(turn.replica.ask(turn)) as chunks:
                 async for chunk in chunks:
                     self._events += 1

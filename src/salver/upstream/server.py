@@ -91,10 +91,9 @@ class UpstreamServer:
                 response = await self._post(call, request, body)
                 async for data in response.content.iter_any():
                     self.heard = self._clock.now()
-                    for payload in lines.feed(data):
-                        for chunk in answer.chunks(payload):
-                            begun = True
-                            yield chunk
+                    for chunk in answer.chunks(*lines.feed(data)):
+                        begun = True
+                        yield chunk
             except _LOST as error:
                 if not answer.over:
                     raise self._lost(call, request, error, begun=begun) from error

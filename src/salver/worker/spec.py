@@ -44,7 +44,11 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def limits(self) -> Limits:
         return Limits(
-            self.max_running, self.max_batch_tokens, self.max_context_tokens, self.tpot_seconds
+            self.max_running,
+            self.max_batch_tokens,
+            self.max_context_tokens,
+            self.tpot_seconds,
+            self.ttft_seconds,
         )
 
     def admission(self) -> Admission:

@@ -114,8 +114,9 @@ class _VllmMetrics:
         times = event.latencies
         self._observe("time_to_first_token_seconds", times.ttft)
         self._observe("request_time_per_output_token_seconds", times.tpot)
+        observe_gap = self._histograms["inter_token_latency_seconds"].observe
         for gap in times.gaps:
-            self._observe("inter_token_latency_seconds", gap)
+            observe_gap(gap)
         for timings in event.timings:
             self._phases(timings)
         if event.outcome is Outcome.FINISHED:
