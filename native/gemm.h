@@ -95,12 +95,18 @@ class Leaving {
  private:
   SALVER_INLINE void write(int end) {
     if (next_ >= end) return;
-    const Channels<encoding> left(w_, panel_ * kPanel), right(w_, panel_ * kPanel + kLanes);
-    for (; next_ < end; ++next_, sums_ += rows_per_token(encoding) * kPanel) {
-      const F16 scale = splat(x_.scale[next_]);
-      put<epilogue>(to_.data + next_ * to_.stride, panel_, left.value(sums_, scale),
-                    right.value(sums_ + kLanes, scale));
+    const int panel = panel_;
+    const Channels<encoding> left(w_, panel * kPanel), right(w_, panel * kPanel + kLanes);
+    const float* scales = x_.scale;
+    const std::size_t stride = to_.stride;
+    const Sum* sums = sums_;
+    float* row = to_.data + next_ * stride;
+    for (int token = next_; token < end; ++token, sums += rows_per_token(encoding) * kPanel, row += stride) {
+      const F16 scale = splat(scales[token]);
+      put<epilogue>(row, panel, left.value(sums, scale), right.value(sums + kLanes, scale));
     }
+    next_ = end;
+    sums_ = sums;
   }
 
   const PackedMatrix& w_;

@@ -54,7 +54,7 @@ SALVER_INLINE F16 from_halves(const std::uint8_t* p) {
 #if defined(__AVX512F__)
   return reinterpret_cast<F16>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 #else
-  const U16 half = __builtin_convertvector(*reinterpret_cast<const LooseH16*>(p), U16);
+  const U16 half = wide(*reinterpret_cast<const LooseH16*>(p));
   const U16 magnitude = half & 0x7fff;
   const F16 normal = reinterpret_cast<F16>((magnitude << 13) + (112U << 23));
   const F16 tiny = to_float(reinterpret_cast<I16>(magnitude)) * 5.9604644775390625e-8F;  // 2^-24
@@ -64,7 +64,7 @@ SALVER_INLINE F16 from_halves(const std::uint8_t* p) {
 }
 
 SALVER_INLINE F16 from_bytes(const std::uint8_t* p) {
-  return to_float(__builtin_convertvector(*reinterpret_cast<const LooseB16*>(p), I16));
+  return to_float(wide(*reinterpret_cast<const LooseB16*>(p)));
 }
 
 // A group's scales and minimums, first and second half of the panel's channels.

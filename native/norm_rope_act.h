@@ -30,7 +30,7 @@ float largest_magnitude(const float* x, int size) {
 }
 
 SALVER_INLINE void store_bytes(std::uint8_t* p, I16 x) {
-  *reinterpret_cast<LooseB16*>(p) = __builtin_convertvector(x, B16);
+  *reinterpret_cast<LooseB16*>(p) = low_bytes(x);
 }
 
 // Numbers up to `most` as integers of `limit` levels. What is not finite gets scale NaN, which makes

@@ -31,6 +31,31 @@ SALVER_INLINE void store_ints(void* p, I16 x) { *reinterpret_cast<LooseI16*>(p) 
 SALVER_INLINE F16 splat(float x) { return F16{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
 SALVER_INLINE F16 to_float(I16 x) { return __builtin_convertvector(x, F16); }
 
+// Between widths by one instruction: left to itself, GCC 12 takes some of these apart lane by lane.
+SALVER_INLINE I16 wide(B16 x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<I16>(_mm512_cvtepu8_epi32(reinterpret_cast<__m128i>(x)));
+#else
+  return __builtin_convertvector(x, I16);
+#endif
+}
+
+SALVER_INLINE U16 wide(H16 x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<U16>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(x)));
+#else
+  return __builtin_convertvector(x, U16);
+#endif
+}
+
+SALVER_INLINE B16 low_bytes(I16 x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<B16>(_mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(x)));
+#else
+  return __builtin_convertvector(x, B16);
+#endif
+}
+
 SALVER_INLINE F16 fma(F16 a, F16 b, F16 c) {
 #if defined(__AVX512F__)
   return reinterpret_cast<F16>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a),
@@ -116,8 +141,8 @@ SALVER_INLINE F16 exp(F16 x) {
 // 16 bytes to every fourth of 64, from the `first` one on; the others are not touched.
 SALVER_INLINE void store_every_fourth(std::uint8_t* line, int first, B16 bytes) {
 #if defined(__AVX512BW__)
-  const U16 wide = __builtin_convertvector(bytes, U16) << (8 * first);
-  _mm512_mask_storeu_epi8(line, 0x1111111111111111ULL << first, reinterpret_cast<__m512i>(wide));
+  const I16 shifted = wide(bytes) << (8 * first);
+  _mm512_mask_storeu_epi8(line, 0x1111111111111111ULL << first, reinterpret_cast<__m512i>(shifted));
 #else
   for (int i = 0; i < kLanes; ++i) line[i * 4 + first] = bytes[i];
 #endif
@@ -126,8 +151,8 @@ SALVER_INLINE void store_every_fourth(std::uint8_t* line, int first, B16 bytes) 
 // 16 halves to every second of 32, likewise.
 SALVER_INLINE void store_every_second(std::uint16_t* line, int first, H16 halves) {
 #if defined(__AVX512BW__)
-  const U16 wide = __builtin_convertvector(halves, U16) << (16 * first);
-  _mm512_mask_storeu_epi16(line, 0x55555555U << first, reinterpret_cast<__m512i>(wide));
+  const U16 shifted = wide(halves) << (16 * first);
+  _mm512_mask_storeu_epi16(line, 0x55555555U << first, reinterpret_cast<__m512i>(shifted));
 #else
   for (int i = 0; i < kLanes; ++i) line[i * 2 + first] = halves[i];
 #endif
@@ -155,7 +180,7 @@ SALVER_INLINE H16 to_bf16(F16 x) {
 #endif
 }
 
-SALVER_INLINE F16 from_bf16(H16 x) { return reinterpret_cast<F16>(__builtin_convertvector(x, U16) << 16); }
+SALVER_INLINE F16 from_bf16(H16 x) { return reinterpret_cast<F16>(wide(x) << 16); }
 
 SALVER_INLINE void store_bf16(std::uint16_t* p, F16 x) {
   *reinterpret_cast<LooseH16*>(p) = to_bf16(x);
