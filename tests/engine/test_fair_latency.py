@@ -19,8 +19,9 @@ MACHINE = LatencyModel(base=4e-3, per_token=3.5e-4, per_attended=2.4e-7, per_log
 LIMITS = Limits(max_running=16, max_batch_tokens=512, max_context_tokens=8192)
 SECONDS = 30.0
 QUIET_RATE = 4.0
-FLOOD = (100.0, 128)  # a second, and prompt tokens
-LONG = (2.0, 8000)  # of which most of the cost is attention
+FLOOD = (100.0, 128, 0)  # a second, prompt tokens, and those that all its prompts begin with
+LONG = (2.0, 8000, 0)  # of which most of the cost is attention
+ALIKE = (2.0, 8000, 160)
 
 
 class IdleRunner:
@@ -41,7 +42,7 @@ class Scene:
     """A quiet tenant, less often than a step is long, beside a loud one. `ttft` are the quiet one's,
     sorted."""
 
-    def __init__(self, loud: tuple[float, int] | None, *, fair: bool) -> None:
+    def __init__(self, loud: tuple[float, int, int] | None, *, fair: bool) -> None:
         self.clock = ManualClock()
         runner = IdleRunner(self.clock)
         model = calibrate(
@@ -61,7 +62,7 @@ class Scene:
         number = int((SECONDS - 1) * QUIET_RATE)
         coming = [((index + 0.37) / QUIET_RATE, "quiet", 128, 8) for index in range(number)]
         if loud is not None:
-            rate, prompt = loud
+            rate, prompt, self.alike = loud
             times = [index / rate for index in range(int(SECONDS * rate))]
             coming += [(at, "loud", prompt, 64) for at in times]
         first = self.play(sorted(coming))
@@ -84,7 +85,10 @@ class Scene:
 
     def add(self, at: float, tenant: str, prompt: int, output: int) -> None:
         name = f"{tenant}-{at}"
-        tokens = tuple(hash((at, index)) % 50_000 for index in range(prompt))
+        alike = self.alike if tenant == "loud" else 0
+        tokens = tuple(
+            hash((0 if index < alike else at, index)) % 50_000 for index in range(prompt)
+        )
         sampling = SamplingParams(output, temperature=0.0, ignore_eos=True)
         self.core.add(GenerateRequest(name, tokens, sampling, tenant=tenant, cache_salt=tenant))
 
@@ -93,8 +97,8 @@ class Scene:
         return self.ttft[int(0.95 * len(self.ttft))]
 
 
-@pytest.mark.parametrize("loud", [FLOOD, LONG])
-def test_a_quiet_tenant_waits_for_one_step(loud: tuple[float, int]) -> None:
+@pytest.mark.parametrize("loud", [FLOOD, LONG, ALIKE])
+def test_a_quiet_tenant_waits_for_one_step(loud: tuple[float, int, int]) -> None:
     alone, beside = Scene(None, fair=True), Scene(loud, fair=True)
     assert beside.p95 <= 1.5 * alone.p95 + beside.longest_step
     batch = MACHINE.predict(shape_of_fresh_batch())

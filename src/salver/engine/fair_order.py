@@ -2,8 +2,8 @@
 
 An account is one tenant's requests of one class. In each step the accounts have their turns in the
 order of their classes and, within a class, of their weighted service (`flow.fairness`): each its
-running requests and then those that wait. Accounts that stand about equal go by their prefix hits,
-so that what is cached is used before it is evicted, and then by what they hold of the machine.
+running requests and then those that wait. Of accounts that stand about equal those go first whose
+next prompt is mostly cached, so that it is used before it is evicted; then who holds less of the machine.
 
 Who waits although it is its turn may take room from others: from any lower class; from a tenant of
 its class that is ahead by more than a whole request; and, up to its own share of places and blocks,
@@ -112,13 +112,20 @@ class FairOrder(FairQueue):
         crowds = Counter((a.rank, a.band) for a in self._accounts.values() if a.waiting)
         held = self._held(running)
 
-        def standing(account: Account) -> tuple[int, int, int, float, float, str]:
+        def standing(account: Account) -> tuple[int, int, bool, float, float, str]:
             crowded = account.waiting and crowds[account.rank, account.band] > 1
-            hit = self._kv.num_cached_tokens(account.waiting[0]) if crowded else 0
+            cold = not (crowded and self._is_warm(account))
             share = held[account] / account.service.weight(account.tenant)
-            return account.rank, account.band, -hit, share, account.had, account.tenant
+            return account.rank, account.band, cold, share, account.had, account.tenant
 
         return sorted(self._accounts.values(), key=standing)
+
+    def _is_warm(self, account: Account) -> bool:
+        """Whether its next prompt is mostly cached, and not behind one of which much is to compute."""
+        if any(request.num_missing_tokens > 1 for request in account.running):
+            return False
+        following = account.waiting[0]
+        return 2 * self._kv.num_cached_tokens(following) >= following.num_tokens
 
     def _note_running(self, running: Sequence[Request]) -> None:
         """Give each account its running requests, and let go of those without any request."""
