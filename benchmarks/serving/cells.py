@@ -70,6 +70,28 @@ class Cell:
         return next(at, None)
 
 
+async def highest_and_beyond(
+    measure: Measure, start: float, asked: Asked
+) -> tuple[Found, Point | None]:
+    """The highest rate, and what comes beyond it. Where that holds as well, an unlucky burst had
+    ended the search, which then goes on from there."""
+    while True:
+        found = await highest_rate(
+            measure,
+            start=start,
+            share=asked.share,
+            seeds=asked.seeds,
+            growth=GROWTH,
+            precision=PRECISION,
+        )
+        if not found.highest or not asked.beyond:
+            return found, None
+        beyond = await probe(measure, found.highest * asked.beyond, asked.seeds)
+        if not beyond.valid or beyond.share.value < asked.share:
+            return found, beyond
+        start = beyond.rate
+
+
 @dataclass(frozen=True)
 class Bench:
     """Makes runs against one server until `deadline` (of `time.monotonic`), and keeps them.
@@ -86,17 +108,7 @@ class Bench:
         """All of a cell. Raises OutOfTime."""
         runs = self.runs(workload)
         capacity = await self._capacity(workload)
-        found = await highest_rate(
-            runs,
-            start=capacity * START,
-            share=asked.share,
-            seeds=asked.seeds,
-            growth=GROWTH,
-            precision=PRECISION,
-        )
-        beyond = None
-        if found.highest and asked.beyond:
-            beyond = await probe(runs, found.highest * asked.beyond, asked.seeds)
+        found, beyond = await highest_and_beyond(runs, capacity * START, asked)
         return Cell(workload.mix, server, weights, capacity, found, beyond, self.most_foreign())
 
     def runs(self, workload: Workload) -> Measure:

@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 
+from salver.bench.search import Found, Point
+from salver.bench.statistics import Interval
 from salver.workload import Workload, load_mix
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -128,3 +130,21 @@ def test_past_capacity_is_swept_in_pieces(serving: ModuleType, tmp_path: Path) -
     assert "of its best goodput at 1x: " in text
     assert text.count("| salver (8-bit) | ") == 1 + len(found.points)
     assert "- absent has no rows: gone" in text
+
+
+async def test_a_search_that_an_unlucky_burst_ended_goes_on_beyond_it(
+    serving: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def highest_rate(_measure: object, *, start: float, **_: object) -> Found:
+        highest = 2.0 if start < 4 else 9.0  # a burst fails what comes after 2
+        return Found(highest, highest * 1.1, 0.95, ())
+
+    async def probe(_measure: object, rate: float, _seeds: object) -> Point:
+        share = 1.0 if rate <= 10 else 0.2
+        return Point(rate, Interval(share, share, share), rate * share, ())
+
+    monkeypatch.setattr(serving.cells, "highest_rate", highest_rate)
+    monkeypatch.setattr(serving.cells, "probe", probe)
+    asked = serving.cells.Asked(0.95, [0], beyond=2.0)
+    found, beyond = await serving.cells.highest_and_beyond(None, 1.0, asked)
+    assert (found.highest, beyond.rate) == (9.0, 18.0)
