@@ -11,9 +11,10 @@ of what is complete is written each time.
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -74,17 +75,28 @@ def main() -> int:
         return 2
     task = task_of(options)
     failures = {} if options.only else dict(missing)
+    failures |= in_turn(chosen, partial(serve, task))
+    left = [server.name for server in chosen if task.left(server)]
+    return leave(task.output, report(task, chosen, failures), left)
+
+
+def in_turn(chosen: Sequence[Server], serve: Callable[[Server], None]) -> dict[str, str]:
+    """Serve one after the other until the time is out: why those failed that did, by name."""
+    failures = {}
     for server in chosen:
         try:
-            serve(task, server)
+            serve(server)
         except OutOfTime:
             break
         except ServerFailed as failed:
             failures[server.name] = str(failed)
-    text = report(task, chosen, failures)
-    (task.output / "report.md").write_text(text)
+    return failures
+
+
+def leave(output: Path, text: str, left: Sequence[str]) -> int:
+    """Write and print the report; the command's exit code, by whether a server is left to do."""
+    (output / "report.md").write_text(text)
     print(text)
-    left = [f"{server.name}" for server in chosen if task.left(server)]
     print(f"left to do: {', '.join(left) or 'nothing'}")
     return SOMETHING_LEFT if left else 0
 

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
-from bench import CONTRACT, HERE, MIXES, SOMETHING_LEFT
+from bench import CONTRACT, HERE, MIXES, in_turn, leave
 from cells import Asked, Bench, OutOfTime
 from servers import Server, ServerFailed, salver_before_vllm, select, servers
 from tables import Swept, head, notes, overload_table
@@ -79,20 +79,9 @@ def main() -> int:
         print(failed, file=sys.stderr)
         return 2
     deadline = time.monotonic() + options.seconds
-    failures: dict[str, str] = {}
-    for server in chosen:
-        try:
-            serve(task, server, deadline)
-        except OutOfTime:
-            break
-        except ServerFailed as failed:
-            failures[server.name] = str(failed)
-    text = report(task, chosen, failures)
-    (task.output / "report.md").write_text(text)
-    print(text)
+    failures = in_turn(chosen, lambda server: serve(task, server, deadline))
     left = [server.name for server in chosen if task.kept(server) is None]
-    print(f"left to do: {', '.join(left) or 'nothing'}")
-    return SOMETHING_LEFT if left else 0
+    return leave(task.output, report(task, chosen, failures), left)
 
 
 def choose(place: Place, options: argparse.Namespace) -> list[Server]:
