@@ -155,13 +155,18 @@ AttentionTask Model::task_of(int index, const Tile& tile) const {
 void Model::attend_all(int index) {
   const std::vector<Tile>& tiles = pieces_.empty() ? tiles_ : pieces_;
   const int count = static_cast<int>(tiles.size());
+  const auto task_at = [&](int i) {
+    AttentionTask task = task_of(index, tiles[i]);
+    // Nearly: a thread that begins in the middle has not read what the tile before it reads.
+    const bool read_before = pieces_.empty() && i > 0 && tiles[i].same_keys(tiles[i - 1]);
+    task.fresh = !read_before;
+    return task;
+  };
   pool_.each(count, [&](int i, int) {
-    AttentionTask task = task_of(index, tiles[i]), next;
+    AttentionTask task = task_at(i), next;
     if (!pieces_.empty()) task.parts = parts_.data() + tiles[i].parts;
-    else task.fresh = i == 0 || !tiles[i].same_keys(tiles[i - 1]);  // nearly: a thread begins in the middle
     if (i + 1 < count) {
-      next = task_of(index, tiles[i + 1]);
-      if (pieces_.empty()) next.fresh = !tiles[i + 1].same_keys(tiles[i]);
+      next = task_at(i + 1);
       task.next = &next;
     }
     kernels_.attend(task);
