@@ -74,12 +74,15 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     )
 
 
-@pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
-@given(
+of_any_batch = given(
     config=configs(),
     lengths=st.lists(st.integers(1, 140), min_size=1, max_size=3),
     chance=st.randoms(use_true_random=False),
 )
+
+
+@pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
+@of_any_batch
 @settings(max_examples=8)
 def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
     isa: str,
@@ -105,11 +108,7 @@ def test_bits_do_not_depend_on_batch_chunks_blocks_or_threads(
 
 
 @pytest.mark.parametrize(("isa", "precision", "kv_cache"), PATHS)
-@given(
-    config=configs(),
-    lengths=st.lists(st.integers(1, 140), min_size=1, max_size=3),
-    chance=st.randoms(use_true_random=False),
-)
+@of_any_batch
 @settings(max_examples=8)
 def test_rows_that_nobody_asks_for_change_no_bit(
     isa: str,
