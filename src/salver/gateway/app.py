@@ -74,8 +74,7 @@ def create_app(
         ready: whether a real inference passed lately; asked at each /ready and each scrape.
         tenancy: the tenants, their keys and their quotas; without it everybody may come in.
         decisions: where every Decision is kept; nowhere without it.
-        observers: told what happens here, `decisions` among them; the metrics join. By default there
-            are no others.
+        observers: told what happens, `decisions` among them; the metrics join. By default no others.
         clock: the clock that the backend's deadlines are on; the machine's by default.
         worker_restarts: how often a worker was restarted; asked at each scrape.
         entropy: where ids and seeds come from; the system's by default. Seed it to repeat a run.
