@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+CORE := CMakeLists.txt $(wildcard native/*)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test sanitize check bench docs lock clean
@@ -12,7 +13,7 @@ help: ## show this list
 
 setup: $(READY) ## create .venv from the lock file
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml $(CORE)
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) .venv && \
 	  uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
