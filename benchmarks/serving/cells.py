@@ -1,8 +1,9 @@
 """One cell of the table: one server under one mix, made of runs that are kept on disk.
 
 A cell asks for its capacity first (a short closed loop: answers a second with 16 users), then for
-the highest rate that keeps its goodput, upwards from a part of that, and last for a run at a
-multiple of what it found, where servers show whether they collapse. Runs that the cell's directory
+the highest rate that keeps its goodput, upwards from a part of that, and last for a run at a multiple
+of what it found, where servers show whether they collapse. One seed looks for the rate; more seeds,
+if asked for, have to confirm it. Runs that the cell's directory
 holds are not made again, so that a table can be made in pieces (`salver.bench.kept`). A run during
 which others took part of the machine is made again, and which part the kept one had to do without is
 written beside it.
@@ -31,6 +32,7 @@ CLOSED_LOOP_SECONDS = 8.0
 START = 0.6  # of the closed loop's rate: what is asked for first
 GROWTH = 1.4
 PRECISION = 0.1
+GIVEN_UP = 4.0  # how far below what one seed found all seeds look for a rate that holds
 OTHERS = "others.jsonl"
 OTHER_SEED = 1_000_000
 ATTEMPTS = 3
@@ -73,23 +75,48 @@ class Cell:
 async def highest_and_beyond(
     measure: Measure, start: float, asked: Asked
 ) -> tuple[Found, Point | None]:
-    """The highest rate, and what comes beyond it. Where that holds as well, an unlucky burst had
-    ended the search, which then goes on from there."""
+    """The highest rate, and what comes beyond it.
+
+    The first seed looks for the rate, and all seeds confirm it. What comes beyond is asked with the
+    first seed: where that holds as well, an unlucky burst had ended the search, which goes on from
+    there.
+    """
+    first = asked.seeds[:1]
     while True:
         found = await highest_rate(
             measure,
             start=start,
             share=asked.share,
-            seeds=asked.seeds,
+            seeds=first,
             growth=GROWTH,
             precision=PRECISION,
         )
         if not found.highest or not asked.beyond:
-            return found, None
-        beyond = await probe(measure, found.highest * asked.beyond, asked.seeds)
-        if not beyond.valid or beyond.share.value < asked.share:
-            return found, beyond
-        start = beyond.rate
+            return await confirmed(measure, found, asked.seeds), None
+        beyond = await probe(measure, found.highest * asked.beyond, first)
+        if beyond.valid and beyond.share.value >= asked.share:
+            start = beyond.rate
+            continue
+        sure = await confirmed(measure, found, asked.seeds)
+        if not sure.highest:
+            return sure, None
+        return sure, await probe(measure, sure.highest * asked.beyond, first)
+
+
+async def confirmed(measure: Measure, found: Found, seeds: Sequence[int]) -> Found:
+    """What one seed found, or the highest rate below it, by steps of the search's precision, that
+    holds over all seeds together."""
+    rate, failed = found.highest, found.failed
+    points = {point.rate: point for point in found.points}
+    while rate > found.highest / GIVEN_UP:
+        point = points[rate] = await probe(measure, rate, seeds)
+        if point.valid and point.share.value >= found.wanted_share:
+            break
+        rate, failed = rate * (1 - PRECISION), rate
+    else:
+        rate = 0.0
+    in_order = sorted(points.values(), key=lambda point: point.rate)
+    return Found(rate, failed, found.wanted_share, tuple(in_order))
 
 
 @dataclass(frozen=True)

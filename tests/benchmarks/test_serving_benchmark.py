@@ -148,3 +148,39 @@ async def test_a_search_that_an_unlucky_burst_ended_goes_on_beyond_it(
     asked = serving.cells.Asked(0.95, [0], beyond=2.0)
     found, beyond = await serving.cells.highest_and_beyond(None, 1.0, asked)
     assert (found.highest, beyond.rate) == (9.0, 18.0)
+
+
+async def test_what_one_seed_found_has_to_hold_over_all(
+    serving: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first seed is lucky up to 10 a second; over all of them 8.2 holds and no more."""
+    asked_for: list[tuple[float, tuple[int, ...]]] = []
+
+    async def probe(_measure: object, rate: float, seeds: range) -> Point:
+        asked_for.append((rate, tuple(seeds)))
+        share = 1.0 if rate <= (10 if len(seeds) == 1 else 8.2) else 0.2
+        return Point(rate, Interval(share, share, share), rate * share, ())
+
+    cells = serving.cells
+    monkeypatch.setattr(cells, "probe", probe)
+    monkeypatch.setattr("salver.bench.search.probe", probe)
+    found, beyond = await cells.highest_and_beyond(None, 5.0, cells.Asked(0.95, range(3), 2.0))
+    assert 8.2 * (1 - cells.PRECISION) <= found.highest <= 8.2 < found.failed
+    assert (found.highest, (0, 1, 2)) in asked_for
+    assert beyond.rate == 2 * found.highest
+    assert (beyond.rate, (0,)) in asked_for
+    assert found.points == tuple(sorted(found.points, key=lambda point: point.rate))
+
+
+async def test_what_no_seed_but_the_first_keeps_is_given_up(
+    serving: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def probe(_measure: object, rate: float, seeds: range) -> Point:
+        share = float(len(seeds) == 1 and rate <= 10)
+        return Point(rate, Interval(share, share, share), rate * share, ())
+
+    cells = serving.cells
+    monkeypatch.setattr(cells, "probe", probe)
+    monkeypatch.setattr("salver.bench.search.probe", probe)
+    found, beyond = await cells.highest_and_beyond(None, 5.0, cells.Asked(0.95, range(3), 2.0))
+    assert (found.highest, beyond) == (0.0, None)
