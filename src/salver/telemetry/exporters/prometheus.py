@@ -9,6 +9,7 @@ requests end. Each exporter owns its registry: two services in one process do no
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -138,32 +139,29 @@ class _VllmMetrics:
 
 class _SalverMetrics:
     def __init__(self, registry: CollectorRegistry, labels: ServiceLabels) -> None:
-        names = ("deployment", "release")
+        count = partial(_own_counter, registry)
         self._own = (labels.deployment, labels.release)
         self._rules: set[str] = set()
-        self._requests = Counter(
-            "salver_requests",
-            "Accepted requests by outcome.",
-            (*names, "tenant", "endpoint", "outcome"),
-            registry=registry,
+        self._requests = count(
+            "salver_requests", "Accepted requests by outcome.", "tenant", "endpoint", "outcome"
         )
-        self._refusals = Counter(
+        self._refusals = count(
             "salver_refusals",
             "Requests turned away, by rule and status code.",
-            (*names, "tenant", "rule", "code"),
-            registry=registry,
+            "tenant",
+            "rule",
+            "code",
         )
-        self._tokens = Counter(
+        self._tokens = count(
             "salver_tokens",
             "Tokens by kind: prompt (cached ones included), cached, output.",
-            (*names, "tenant", "kind"),
-            registry=registry,
+            "tenant",
+            "kind",
         )
-        self._unchecked = Counter(
+        self._unchecked = count(
             "salver_quota_unchecked",
             "Requests admitted while the state store was away and their quotas failed open.",
-            (*names, "tenant"),
-            registry=registry,
+            "tenant",
         )
 
     def ended(self, event: RequestEnded) -> None:
@@ -191,31 +189,22 @@ class _UpstreamMetrics:
     """Other servers and what stands in for them; their names are those that a contract declares."""
 
     def __init__(self, registry: CollectorRegistry, labels: ServiceLabels) -> None:
-        names = ("deployment", "release")
+        count = partial(_own_counter, registry)
         self._own = (labels.deployment, labels.release)
-        self._calls = Counter(
-            "salver_upstream_calls",
-            "Requests sent to other servers.",
-            (*names, "upstream"),
-            registry=registry,
-        )
-        self._retries = Counter(
+        self._calls = count("salver_upstream_calls", "Requests sent to other servers.", "upstream")
+        self._retries = count(
             "salver_upstream_retries",
             "Of these, requests that a server had failed before.",
-            (*names, "upstream"),
-            registry=registry,
+            "upstream",
         )
-        self._breakers = Counter(
+        self._breakers = count(
             "salver_breaker_changes",
             "Times a server was left alone (open) or used again (closed).",
-            (*names, "upstream", "to"),
-            registry=registry,
+            "upstream",
+            "to",
         )
-        self._fallbacks = Counter(
-            "salver_fallbacks",
-            "Requests handed to a fallback, by its name.",
-            (*names, "tenant", "backend"),
-            registry=registry,
+        self._fallbacks = count(
+            "salver_fallbacks", "Requests handed to a fallback, by its name.", "tenant", "backend"
         )
 
     def observe(self, event: UpstreamAsked | BreakerChanged | FellBack) -> None:
@@ -314,6 +303,11 @@ class _DecisionsLost(Collector):
     def collect(self) -> Iterator[Metric]:
         text = "Decisions that could not be recorded."
         yield _counter("salver_decisions_lost", text, self._own, self._lost())
+
+
+def _own_counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
+    """Counts by deployment, release and these labels."""
+    return Counter(name, text, ("deployment", "release", *labels), registry=registry)
 
 
 _Labels = Sequence[tuple[str, str]]
