@@ -94,6 +94,10 @@ class Line:
         left = seconds / (1 + self.doubt / 2) - self.base
         return left / self.slope if self.slope else inf
 
+    def kept(self, seconds: float) -> bool:
+        """Whether what was seen took no longer than that, in the mean and told high as in `most`."""
+        return self._y <= seconds * self._weight
+
     def __repr__(self) -> str:
         return f"<Line {self.base:.4f} s + {self.slope * 1e3:.3f} ms each ± {self.doubt:.0%}>"
 
@@ -125,11 +129,17 @@ class ServerPace:
         self._since = now
 
     def has_place(self, token_gap: float | None) -> bool:
-        """Whether one more request leaves the others that many seconds per token. One always has."""
+        """Whether one more request leaves the others that many seconds per token. One always has.
+
+        While as many as there were lately kept it, so has one more than these: from requests that
+        came one by one nothing can be told of two, and two would never be tried.
+        """
         if token_gap is None:
             return True
-        tried = max(UNTRIED, GROWTH * self.token_gaps.work)
-        return self.requests + 1 <= max(1.0, min(tried, self.token_gaps.most(token_gap)))
+        gaps = self.token_gaps
+        tried = max(UNTRIED, GROWTH * gaps.work)
+        next_ = gaps.work + 1 if gaps.kept(token_gap) else 1.0
+        return self.requests + 1 <= max(next_, min(tried, gaps.most(token_gap)))
 
     def send(self, fresh: int, choices: int, now: float) -> Flight:
         """A request goes out."""
