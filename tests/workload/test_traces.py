@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from salver.errors import MixError
 from salver.workload import Arrival, Workload
@@ -213,3 +215,33 @@ def test_the_bench_s_own_records_are_a_trace(tmp_path: Path) -> None:
     )
     rows = read_trace(path, TraceFormat.SALVER).rows
     assert [(row.at, row.input_tokens, row.blocks) for row in rows] == [(0, 3, (7,)), (0.5, 5, ())]
+
+
+@given(steps=st.lists(st.integers(0, 13), min_size=4, max_size=12), wanted=st.integers(1, 30))
+@settings(max_examples=10, deadline=None)
+def test_a_rate_of_a_trace_on_a_grid_is_what_comes(
+    steps: list[int],
+    wanted: int,
+    make_workload: MakeWorkload,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Its rows are spread over their steps, and those of the last one partly behind the end."""
+    path = tmp_path_factory.mktemp("grid") / "grid.jsonl"
+    counts = [1, *steps, 40]
+    rows = (
+        {"timestamp": 3000 * step, "input_length": 8, "output_length": 4, "hash_ids": [step]}
+        for step, count in enumerate(counts)
+        for _ in range(count)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    workload = make_workload(
+        mix={"duration": "20s"},
+        trace={"file": str(path), "format": "mooncake"},
+        arrivals={"trace": {}},
+    )
+    factor = workload.factor_for(wanted / 20)
+    seeds = range(30)
+    came = [len(list(workload.schedule(seed=seed, rate_factor=factor))) for seed in seeds]
+    largest = max(counts)  # of a step of n rows, k come: the variance is n/4 at most
+    assert np.mean(came) == pytest.approx(wanted, abs=5 * (largest / 4 / len(seeds)) ** 0.5 + 1e-9)
+    assert max(came) - min(came) <= largest

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from math import fsum
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,15 @@ class FlowSource:
     def rate(self, duration: float, rate_factor: float = 1.0) -> float:
         """Requests per second, on average, over sessions and their turns; 0 in a closed loop.
 
-        Never falls as the factor rises. Beyond a trace's end nothing more comes.
+        Never falls as the factor rises. Beyond a trace's end nothing more comes. Of a step of a
+        trace's grid that the duration cuts, as much counts as lies before the cut: its rows are
+        spread over the whole step.
         """
         match self._flow.arrivals.process:
             case ClosedLoop():
                 return 0.0
             case TraceTimes() as times:
-                return len(self._stretch(times, rate_factor, duration)) / duration * self._turns
+                return self._expected(times, rate_factor, duration) / duration * self._turns
             case process:
                 return mean_rate(process, duration) * rate_factor * self._turns
 
@@ -83,9 +86,17 @@ class FlowSource:
 
     def _stretch(self, times: TraceTimes, rate_factor: float, duration: float) -> Sequence[Row]:
         """The rows that a replay of this length takes, in order, as far as there are any."""
-        rows, begin = self._recorded().rows, times.skip or 0.0
-        end = begin + duration * times.speed * rate_factor
-        return rows[bisect_left(rows, begin, key=_at) : bisect_left(rows, end, key=_at)]
+        rows, end = self._recorded().rows, _end(times, rate_factor, duration)
+        first = bisect_left(rows, times.skip or 0.0, key=_at)
+        return rows[first : bisect_left(rows, end, key=_at)]
+
+    def _expected(self, times: TraceTimes, rate_factor: float, duration: float) -> float:
+        """How many rows of a replay come before its end, on average over seeds."""
+        rows, grid = self._stretch(times, rate_factor, duration), self._recorded().grid
+        if not grid:
+            return float(len(rows))
+        end = _end(times, rate_factor, duration)
+        return fsum(min(1.0, (end - row.at) / grid) for row in rows)
 
     def _replayed(
         self, times: TraceTimes, rate_factor: float, rows: Sequence[Row], seed: int
@@ -111,13 +122,18 @@ class FlowSource:
 
     def _check_reaches(self, times: TraceTimes, rate_factor: float, duration: float) -> None:
         trace = self._recorded()
-        end = (times.skip or 0.0) + duration * times.speed * rate_factor
+        end = _end(times, rate_factor, duration)
         if end <= trace.seconds:
             return
         fix = "play it more slowly, skip less of it, or shorten the mix"
         value = f"{trace.seconds:.0f} s of trace where {end:.0f} s are needed"
         fault = Fault(f"{self._flow.name}.arrivals.trace", value, "mix.trace_reaches", fix)
         raise MixError(f"the trace of flow {self._flow.name} ends too early", [fault])
+
+
+def _end(times: TraceTimes, rate_factor: float, duration: float) -> float:
+    """How far a replay of this length reaches into its trace, in the trace's seconds."""
+    return (times.skip or 0.0) + duration * times.speed * rate_factor
 
 
 def _at(row: Row) -> float:

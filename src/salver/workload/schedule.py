@@ -52,8 +52,10 @@ class Workload:
     def factor_for(self, rate: float) -> float:
         """The least factor at which at least this many requests come per second, on average.
 
-        A trace is a step function of it: the faster it is played, the further the mix's duration
-        reaches into it. Where its end is reached first, the factor is one that `schedule` refuses.
+        The faster a trace is played, the further the mix's duration reaches into it. Where its end
+        is reached first, the factor is one that `schedule` refuses. With exact instants the count
+        rises by whole requests, and is had with every seed; of a step of a grid some requests fall
+        behind the duration, and how many depends on the seed.
         """
         low, high = 1 / FURTHEST, 1.0
         while self._rate_at(high) < rate and high < FURTHEST:
