@@ -47,11 +47,15 @@ class Counter:
         ended = sum(task.done() for task in self.asked)
         return load.requests_waiting + load.requests_running + ended >= number
 
+    def let_answer(self, number: int) -> None:
+        """The server answers so many more."""
+        assert self._behind.backend.gate is not None
+        for _ in range(number):
+            self._behind.backend.gate.release()
+
     async def sent(self) -> list[str]:
         """Let the server answer all; the prompts in the order in which it had them."""
-        assert self._behind.backend.gate is not None
-        for _ in self.asked:
-            self._behind.backend.gate.release()
+        self.let_answer(len(self.asked))
         await asyncio.gather(*self.asked, return_exceptions=True)
         return [bytes(each.prompt_token_ids).decode() for each in self._behind.backend.requests]
 
@@ -129,6 +133,20 @@ async def test_a_lower_class_gives_way_in_a_full_queue(counter: Make, asked: Ask
     assert "batch" in shed.reason
     assert shed.retry_after is not None
     assert await one.sent() == ["s0", "s1"]
+
+
+async def test_one_that_is_just_leaving_gives_way_without_a_word(
+    counter: Make, asked: Asked, read: Read
+) -> None:
+    """Its turn is cancelled at once, and it stays in the queue until its task runs."""
+    one = await counter(replace(WAITING, bound=QueueBound(1, 1000), sheds=True))
+    await one.ask(asked("s0"), asked("b0", traffic_class=TrafficClass.BATCH))
+    one.asked[1].cancel()
+    one.let_answer(2)
+    chunks = await read(one.pool, asked("s1"))  # in this very turn of the loop
+    assert "".join(chunk.text for chunk in chunks) == "Hello"
+    assert await one.sent() == ["s0", "s1"]
+    assert one.asked[1].cancelled()
 
 
 async def test_who_waits_for_the_whole_objective_is_let_go(counter: Make, asked: Asked) -> None:

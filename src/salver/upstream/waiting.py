@@ -60,6 +60,11 @@ class WaitingRule:
 class WaitingRoom:
     """Gives turns in the queue's order.
 
+    A waiter's `turn` is given or refused by this room alone, which takes the waiter out of the queue
+    in the same instant. Its deadline, its patience or its caller cancel it from outside: at once, while
+    the waiter stays in the queue until its task runs. So a turn that is done in the queue is a
+    cancelled one; such a waiter gets nothing any more, and whoever meets it there may take it out.
+
     Args:
         place: reserves room for a request; None where there is none, Refused where it is let go.
         draw: uniform in [0, 1): spreads those who come back.
@@ -194,8 +199,10 @@ class WaitingRoom:
             self._refuse(victim, Refused(decision))
 
     def _refuse(self, waiter: Waiter, refusal: Refused) -> None:
+        """Tell one that is in the queue, unless it has just left by itself: that makes room too."""
         self.queue.remove(waiter)
-        waiter.turn.set_exception(refusal)
+        if not waiter.turn.done():
+            waiter.turn.set_exception(refusal)
 
     def _return(self, waiter: Waiter) -> None:
         """It may have had a turn that it cannot take."""
