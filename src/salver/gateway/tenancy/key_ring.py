@@ -3,8 +3,8 @@
 A request that finds the ring older refreshes it first, and those that come meanwhile wait for the
 same refresh; so a revoked key is refused REFRESH_SECONDS after its revocation at the latest, and no
 task runs while there are no requests. A refresh asks for one number and reads the keys only if that
-has changed. While the store is away, keys are refused, or, where the contract says so, those last
-seen valid are still taken.
+has changed. While the store is away, or tells what cannot be read, keys are refused, or, where the
+contract says so, those last seen valid are still taken.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class KeyRing:
         """The key, and Unix time on the store's clock.
 
         Raises:
-            StateUnavailable: the store is away, and keys fail closed or were never seen.
+            StateUnavailable: the keys cannot be read, and fail closed or were never seen.
         """
         snapshot = await self._no_older_than(REFRESH_SECONDS)
         if key_id not in snapshot.records:
@@ -62,17 +62,33 @@ class KeyRing:
         return self._snapshot
 
     async def _take(self) -> None:
-        """Read the store; a failure is remembered as long as a success would be."""
+        """Read the store; a failure of any kind is remembered as long as a success would be."""
         begun, known = self._clock.now(), self._snapshot
         try:
             self._snapshot = await self._threads.run(lambda: self._store.snapshot(known))
             self._failed = None
         except StateUnavailable as error:
             logger.warning("keys could not be read: %s", error)
-            self._failed = error
-            if known is not None:  # its clock goes on
-                self._snapshot = KeySnapshot(
-                    known.revision, known.now + begun - self._taken, known.records
-                )
+            self._fail(error, begun)
+        except Exception:
+            logger.exception("keys could not be read")
+            self._fail(_unreadable(), begun)
         finally:
             self._taken, self._refresh = begun, None
+
+    def _fail(self, error: StateUnavailable, begun: float) -> None:
+        self._failed = error
+        if self._snapshot is not None:  # its clock goes on
+            known = self._snapshot
+            self._snapshot = KeySnapshot(
+                known.revision, known.now + begun - self._taken, known.records
+            )
+
+
+def _unreadable() -> StateUnavailable:
+    """The store is there, and answers what no store should."""
+    return StateUnavailable(
+        "the keys in the state store cannot be read",
+        rule="state.keys",
+        fix="the gateway's log says why",
+    )
