@@ -231,11 +231,11 @@ class Laws(RuleBasedStateMachine):
         self.note_shed()
         self.check_no_dead_work(plan, now)
         self.check_begun_in_time(plan, now)
+        self.after_schedule(plan)
         self.check_work_conservation(
             plan, now, preempted=self.scheduler.num_preemptions > preemptions
         )
         self.check_pace(plan, now)
-        self.after_schedule(plan)
         output = self.runner.execute(plan)
         self.take_time(plan)
         for chunk in self.scheduler.update(plan, output, self.clock.now()):
@@ -372,18 +372,22 @@ class Laws(RuleBasedStateMachine):
         """Whether one more token of a prompt is more than the step has time for."""
         if request.key in self.one_behind:
             return False
-        planned = [each.context_length for each in plan.sequences if each.key == request.key]
-        running = request in self.scheduler._running
-        had = request.num_computed_tokens if running else self.kv.num_cached_tokens(request)
-        first = planned[0] if planned else had
-        more = StepShape.of_tokens(first, 1, int(first + 1 == request.num_tokens))
         if self.prompt_tokens(plan) < BLOCK:
             return False
+        more = self.one_more(plan, request)
         model = self.scheduler.telemetry.model
         predicted = model.predict(shape_of(plan) + more)
         alone = model.predict(self.decoded(plan))
         least = self.prompt_seconds(model, shortest=model.base, longest=alone)
         return predicted > self.slack(plan, now) - 1e-9 or predicted - alone > least - 1e-9
+
+    def one_more(self, plan: SchedulerOutput, request: Request) -> StepShape:
+        """What one token more of a request would add to the step."""
+        planned = [each.context_length for each in plan.sequences if each.key == request.key]
+        running = request in self.scheduler._running
+        had = request.num_computed_tokens if running else self.kv.num_cached_tokens(request)
+        first = planned[0] if planned else had
+        return StepShape.of_tokens(first, 1, int(first + 1 == request.num_tokens))
 
     def check_pace(self, plan: SchedulerOutput, now: float) -> None:
         """A step with more than a block of prompt makes no decoding request late, and is not too
@@ -515,16 +519,40 @@ class PunctualFairLaws(FairLaws):
     def queue(self) -> Admission:
         return Admission(BOUND, FirstTokenBound(WITHIN), sheds=True)
 
+    def after_schedule(self, plan: SchedulerOutput) -> None:
+        self.plan = plan
+        super().after_schedule(plan)
+
     def held_back(self, request: Request) -> bool:
-        return self.is_second(request) or super().held_back(request)
+        return self.comes_after_others(request) or super().held_back(request)
 
     def next_to_start(self) -> Request | None:
         stuck = super().next_to_start()
-        return None if stuck is None or self.is_second(stuck) else stuck
+        return None if stuck is None or self.comes_after_others(stuck) else stuck
 
-    def is_second(self, request: Request) -> bool:
-        """Whether its prompt may add but little to that of another account."""
-        return self.fair._served not in (None, self.fair._account(request))
+    def comes_after_others(self, request: Request) -> bool:
+        """Whether it has no part in what the prompts of others than the first may add to the step:
+        half of what it takes with the first one's."""
+        prompts = [each for each in self.plan.sequences if each.key not in self.one_behind]
+        if not prompts or account(self.client(prompts[0].key).request) == account(request):
+            return False
+        first, others = EMPTY_STEP, EMPTY_STEP
+        for each in prompts:
+            count, rows = each.end - each.start, int(each.sample is not None)
+            shape = StepShape.of_tokens(each.first_position, count, rows)
+            if account(self.client(each.key).request) == account(
+                self.client(prompts[0].key).request
+            ):
+                first += shape
+            else:
+                others += shape
+        more = self.one_more(self.plan, request)
+        model = self.scheduler.telemetry.model
+        return model.marginal(others + more) > 0.5 * model.predict(first) - 1e-9
+
+
+def account(request: GenerateRequest | Request) -> tuple[TrafficClass, str]:
+    return request.traffic_class, request.tenant
 
 
 TestLaws = Laws.TestCase

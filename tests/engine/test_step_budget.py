@@ -57,6 +57,34 @@ def test_places_of_decodes_are_kept_and_the_batch_is_never_over_full(
     assert sum(budget.take_one() for _ in range(decodes)) == min(decodes, 10)
 
 
+@given(
+    decodes=st.integers(1, 20),
+    slack=st.floats(0.05, 0.3),
+    missing=st.integers(1, 400),
+    others=st.integers(0, 100),
+)
+def test_a_prompt_after_others_is_told_the_pace_that_it_has_there(
+    decodes: int, slack: float, missing: int, others: int
+) -> None:
+    """However much of another account's prompt is in each step, as long as it leaves the time."""
+    model = LatencyModel(base=0.010, per_token=0.001, per_attended=0.0, per_logit_row=0.0005)
+    alone = model.predict(StepShape(decodes, 0, decodes))
+    others = min(others, int((2 * slack - alone) / 3 / model.per_token))
+
+    def budget() -> StepBudget:
+        return StepBudget(model, 500, decodes, slack, 1, alone)
+
+    told = budget().until_first_token(0, missing, 0, after_others=True)
+    seconds, done = 0.0, 0
+    while done < missing:
+        step = budget()
+        step.take(0, others)
+        count = step.take(done, missing - done, after_others=True)
+        done += count
+        seconds += model.predict(StepShape(decodes + others + count, 0, decodes + 1))
+    assert seconds <= told + alone + slack
+
+
 class PacedRunner(FakeRunner):
     """A FakeRunner whose steps take the time that MACHINE says."""
 

@@ -13,7 +13,8 @@ from salver.engine.plan import (
     SchedulerOutput,
 )
 from salver.engine.request import Request
-from salver.engine.scheduler import Limits, Scheduler
+from salver.engine.scheduler import Scheduler
+from salver.engine.step import Limits
 
 __all__ = [
     "BlockPool",

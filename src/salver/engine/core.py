@@ -15,7 +15,8 @@ from salver.engine.order import FirstComeFirstServed, Order
 from salver.engine.output_text import DecoderFactory
 from salver.engine.overtime import Overtime
 from salver.engine.plan import ModelRunner
-from salver.engine.scheduler import Limits, Scheduler
+from salver.engine.scheduler import Scheduler
+from salver.engine.step import Limits
 from salver.flow import QueueBound, Share, Tariff
 
 

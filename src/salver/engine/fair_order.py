@@ -53,7 +53,6 @@ class FairOrder(FairQueue):
         self._max_running = max_running
         self._blocked: dict[int, Account] = {}  # by class: the first that found no room
         self._stuck: Request | None = None  # what found no room: nobody else starts in this step
-        self._served: Account | None = None  # the first whose prompt is in this step
 
     # -- whose turn it is ------------------------------------------------------------------------
 
@@ -72,7 +71,7 @@ class FairOrder(FairQueue):
                 yield request
 
     def turns(self, running: Sequence[Request]) -> Iterator[Request]:
-        self._blocked, self._stuck, self._served = {}, None, None
+        self._blocked, self._stuck = {}, None
         for account in self._ranked(running):
             if account.is_ahead(self._blocked.get(account.rank)):
                 continue
@@ -95,12 +94,8 @@ class FairOrder(FairQueue):
         account = self._account(request)
         self._blocked.setdefault(account.rank, account)
 
-    def yields(self, request: Request) -> bool:
-        """The account that is first with a prompt has the most urgent ones."""
-        account = self._account(request)
-        if self._served is None:
-            self._served = account
-        return account is not self._served
+    def yields(self, request: Request, first: Request | None) -> bool:
+        return first is not None and self._account(request) is not self._account(first)
 
     def _ranked(self, running: Sequence[Request]) -> list[Account]:
         self._note_running(running)

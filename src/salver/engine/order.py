@@ -78,8 +78,9 @@ class Order(Protocol):
         """The running request that should make room for this one, which may be running itself."""
         ...
 
-    def yields(self, request: Request) -> bool:
-        """Whether its prompt may add but little to the step: another's is more urgent."""
+    def yields(self, request: Request, first: Request | None) -> bool:
+        """Whether its prompt may add but little to a step in which `first` has the first prompt, if
+        any has: that is more urgent."""
         ...
 
     def charge(self, chosen: Chosen, running: Sequence[Request]) -> None:
@@ -158,7 +159,7 @@ class FirstComeFirstServed:
     def victim(self, request: Request, running: Sequence[Request]) -> Request | None:
         return running[-1] if request.running else None
 
-    def yields(self, request: Request) -> bool:
+    def yields(self, request: Request, first: Request | None) -> bool:
         return False
 
     def charge(self, chosen: Chosen, running: Sequence[Request]) -> None:

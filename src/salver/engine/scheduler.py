@@ -16,7 +16,7 @@ blocks back and is recomputed later.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from salver.contract import (
@@ -41,32 +41,12 @@ from salver.engine.plan import ModelRunnerOutput, SchedulerOutput
 from salver.engine.preemptions import note_preemption, preempted
 from salver.engine.punctuality import Estimate
 from salver.engine.request import Request
+from salver.engine.step import Limits, Step
 from salver.engine.step_budget import StepBudget
 from salver.engine.step_telemetry import StepTelemetry
 from salver.engine.stopping import judge
 from salver.errors import BackendError, Refused, TooLarge
 from salver.flow import QueueBound, optimistic
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one step, and one request, may use. From the contract's envelope and its SLO."""
-
-    max_running: int
-    max_batch_tokens: int
-    max_context_tokens: int
-    tpot_seconds: float | None = None  # what a running request may take per token
-    ttft_seconds: float | None = None  # what a request may take to its first token
-
-
-@dataclass(slots=True)
-class _Step:
-    """A step while it is put together."""
-
-    budget: StepBudget
-    chosen: dict[str, tuple[Request, int]] = field(default_factory=dict)  # by request key
-    preempted: set[str] = field(default_factory=set)
-    crowded: bool = False  # blocks lacked for a running request
 
 
 class Scheduler:
@@ -178,7 +158,7 @@ class Scheduler:
             tpot=self.limits.tpot_seconds,
             progress=self.kv.block_size,
         )
-        step = _Step(budget)
+        step = Step(budget)
         for request in self._order.turns(self._running):
             if request.running:
                 self._continue(request, step)
@@ -214,22 +194,23 @@ class Scheduler:
 
     # -- choosing --------------------------------------------------------------------------------
 
-    def _continue(self, request: Request, step: _Step) -> None:
+    def _continue(self, request: Request, step: Step) -> None:
         """Give a running request its missing tokens. Where blocks lack, somebody is preempted."""
         first, missing = request.num_computed_tokens, request.num_missing_tokens
         if missing == 1:
             count = step.budget.take_one()
         else:
-            count = step.budget.take(first, missing, after_others=self._order.yields(request))
+            yields = self._order.yields(request, step.first)
+            count = step.budget.take(first, missing, after_others=yields)
         if not count:
             return
-        step.chosen[request.key] = request, count
+        step.put(request, count, prompt=missing > 1)
         while request.running and not self.kv.extend(request, first + count):
             victim = self._order.victim(request, self._running) or request
             self._preempt(victim, step, heir=request)
             step.crowded = True
 
-    def _start(self, request: Request, step: _Step, now: float) -> bool:
+    def _start(self, request: Request, step: Step, now: float) -> bool:
         """Start a waiting request if there is budget, a place, and blocks for its whole chunk. One
         whose first token would be too late is shed instead.
 
@@ -239,11 +220,12 @@ class Scheduler:
         if request.key in step.preempted or request.ended:
             return False
         cached = self.kv.num_cached_tokens(request)
-        missing, yields = request.num_tokens - cached, self._order.yields(request)
+        missing, yields = request.num_tokens - cached, self._order.yields(request, step.first)
         count = step.budget.offer(cached, missing, after_others=yields)
         if not count or (step.crowded and not self._order.victim(request, self._running)):
             return False
-        own = partial(step.budget.until_first_token, cached, missing, count)
+        ahead = step.budget.until_first_token
+        own = partial(ahead, cached, missing, count, after_others=yields)
         if late := self._admission.begins_late(request, now, own):
             self._shed(Verdict(None, (late,), request.among(self._order)))
             return False
@@ -255,7 +237,7 @@ class Scheduler:
         missing = request.num_missing_tokens
         count = min(count, missing)
         step.budget.spend(request.num_computed_tokens, missing, count, after_others=yields)
-        step.chosen[request.key] = request, count
+        step.put(request, count, prompt=True)
         self._enter(request, now)
         return True
 
@@ -266,7 +248,7 @@ class Scheduler:
         request.running = True
         self._running.append(request)
 
-    def _preempt(self, request: Request, step: _Step, *, heir: Request) -> None:
+    def _preempt(self, request: Request, step: Step, *, heir: Request) -> None:
         """Take a running request's blocks, and its tokens out of the step; it starts over later."""
         most = self.limits.max_running
         full = not heir.running and len(self._running) >= most
@@ -279,9 +261,7 @@ class Scheduler:
             request.prompt_logprobs.clear()
         self._order.put_back(request)
         self.num_preemptions += 1
-        step.preempted.add(request.key)
-        _, count = step.chosen.pop(request.key, (request, 0))
-        step.budget.give_back(count)
+        step.take_out(request)
 
     # -- accounting ------------------------------------------------------------------------------
 

@@ -113,12 +113,20 @@ class StepBudget:
             seconds = min(seconds, AFTER_OTHERS * self._predicted - self._after_others)
         return sure + bisect_right(more, seconds, key=cost)
 
-    def until_first_token(self, first: int, missing: int, count: int) -> float:
+    def until_first_token(
+        self, first: int, missing: int, count: int, *, after_others: bool = False
+    ) -> float:
         """Seconds, if a prompt of which `count` tokens are offered begins now, and this step and the
-        next ones become as long as they may: others fill what it leaves. Errs towards long."""
+        next ones become as long as they may: others fill what it leaves. Errs towards long.
+
+        Where it stays `after_others`, its part of such a step is the AFTER_OTHERS of the rest.
+        """
         cost = self._cost(first, missing, missing)
         slack = max(0.0, self._slack)
-        in_time = missing if cost <= slack else int(missing * slack / cost)
+        share = slack
+        if after_others:
+            share = min(slack, AFTER_OTHERS / (1 + AFTER_OTHERS) * (self._alone + slack))
+        in_time = missing if cost <= share else int(missing * share / cost)
         pace = max(1, self._least, min(self._most, in_time))
         prompts = min(slack, cost * self._most / missing)
         steps = 1 + ceil((missing - count) / pace)

@@ -8,7 +8,7 @@ import msgspec
 from salver.engine.admission import Admission
 from salver.engine.core import EngineCore
 from salver.engine.runners.choice import RunnerKind
-from salver.engine.scheduler import Limits
+from salver.engine.step import Limits
 from salver.flow import FirstTokenBound, QueueBound, Share
 from salver.worker.frames import ModelFacts
 
