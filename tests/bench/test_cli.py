@@ -75,6 +75,17 @@ def test_a_sweep_and_a_comparison(stub: "Stub", mix: str, tmp_path: Path) -> Non
         (["--url", "nonsense"], 2, "no address"),
         (["--url", "http://127.0.0.1:9"], 6, "does not say which models"),
         (["--rates", "1,x"], 2, "above zero"),
+        (["--rates", "1,nan"], 2, "above zero"),
+        (["--rates", ","], 2, "above zero"),
+        (["--rate", "0"], 2, "above zero"),
+        (["--rate", "-3"], 2, "above zero"),
+        (["--rate", "inf"], 2, "above zero"),
+        (["--compare", "http://x", "--find", "95%"], 2, "--compare and --find together"),
+        (["--compare", "http://x", "--rates", "1"], 2, "--compare and --rates together"),
+        (["--find", "95%", "--rates", "1"], 2, "--find and --rates together"),
+        (["--rates", "1,2", "--rate", "3"], 2, "--rates and --rate together"),
+        (["--resume"], 2, "--resume of no directory"),
+        (["--seed", "-1"], 2, "greater than or equal to 0"),
         (["--find", "95"], 2, "percentage"),
         (["--keys", "/none"], 2, "holds no keys"),
     ],
@@ -90,6 +101,41 @@ def test_what_cannot_be_done_is_said(
     url = [] if "--url" in options else ["--url", stub.url]
     assert run(["bench", mix, *options, *url]) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [["--rate", "3"], ["--rates", "1,2"], ["--find", "95%"]], ids=" ".join
+)
+def test_a_closed_loop_has_no_rate_to_ask_for(
+    mix_text: Callable[..., str],
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text(mix_text(flow={"arrivals": {"closed_loop": {"users": 1}}}))
+    assert run(["bench", str(path), *options]) == 2
+    assert f"{options[0]} of a closed loop" in capsys.readouterr().err
+
+
+def test_a_trace_is_played_as_it_is_unless_a_rate_is_asked_for(
+    stub: "Stub", mix_text: Callable[..., str], tmp_path: Path
+) -> None:
+    """The least factor with as many requests, 0.3, would play it more slowly, without its end."""
+    rows = [{"at": at, "input_tokens": 1, "output_tokens": 1} for at in (0, 0.1, 0.3, 9)]
+    (tmp_path / "trace.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flow = {
+        "trace": {"file": "trace.jsonl", "format": "salver"},
+        "arrivals": {"trace": {}},
+        "output": {"fixed": 1},
+    }
+    (tmp_path / "mix.yaml").write_text(mix_text(flow=flow, duration="1s"))
+    base = ["bench", str(tmp_path / "mix.yaml"), "--url", stub.url, "--output"]
+    for name, options, factor in (("own", [], 1.0), ("asked", ["--rate", "3"], 0.3)):
+        run([*base, str(tmp_path / name), *options])
+        report = json.loads((tmp_path / name / "report.json").read_text())
+        assert report["rate_factor"] == pytest.approx(factor)
+        assert report["total"]["arrivals"] == 3
 
 
 def test_a_faulty_mix_is_told_like_a_contract(

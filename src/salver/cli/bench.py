@@ -1,6 +1,7 @@
 """`salver bench`: put a server under the load of a traffic mix."""
 
 import json
+import math
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from salver.workload import Workload
 
 T = TypeVar("T")
+_APART = (
+    ("--compare", "--find"),
+    ("--compare", "--rates"),
+    ("--find", "--rates"),
+    ("--rates", "--rate"),
+)
+"""Options that ask for different things."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +37,23 @@ class _Load:
     """What is sent, and at which rates and seeds."""
 
     workload: "Workload"
-    rate: float
+    asked: float | None  # None is the mix as it is written
     seeds: tuple[int, ...]
     kept_in: Path | None  # where runs that were made before are
+
+    @property
+    def rate(self) -> float:
+        """Requests per second, asked for or the mix's own; 0 for a closed loop."""
+        return self.workload.rate if self.asked is None else self.asked
+
+    def factor(self, rate: float) -> float:
+        """How much faster than written the mix is played at this rate.
+
+        1 at its own: the least factor with as many requests would stretch away the silence that
+        ends a trace.
+        """
+        own = self.asked is None and rate == self.workload.rate
+        return 1.0 if own else self.workload.factor_for(rate)
 
     def on(self, target: "Target", name: str = "runs") -> "Measure":
         """Measures one server; `name` tells its runs from another's."""
@@ -42,7 +64,7 @@ class _Load:
             from salver.bench.progress import Line
             from salver.bench.report import objectives_of
 
-            factor = self.workload.factor_for(rate) if self.workload.rate else 1.0
+            factor = self.factor(rate)
             label = f"{target.url} {rate:.2f}/s seed {seed}"
             line = Line(sys.stderr, label, objectives_of(self.workload.mix))
             watch = {"watch": line} if sys.stderr.isatty() else {}
@@ -78,7 +100,9 @@ def bench(
     compare: Annotated[
         str, typer.Option(metavar="URL_B", help="Alternate with this server, and give ratios.")
     ] = "",
-    seed: Annotated[int | None, typer.Option(help="The first seed, instead of the mix's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**62, help="The first seed, instead of the mix's.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs at each rate.")] = 1,
     class_header: Annotated[
         bool, typer.Option("--class-header", help="Send each request's class as x-salver-class.")
@@ -98,23 +122,53 @@ def bench(
     from salver.workload import open_workload
 
     workload = open_workload(mix, data or [])
-    first = workload.mix.seed if seed is None else seed
+    given = {"--rate": rate is not None, "--rates": rates, "--find": find, "--compare": compare}
+    _check_together([name for name, value in given.items() if value], workload)
+    _check_values(rate, resumed_nowhere=resume and output is None)
     directory = output or _today(workload)
+    first = workload.mix.seed if seed is None else seed
     asked = tuple(range(first, first + seeds))
-    load = _Load(workload, rate or workload.rate, asked, directory if resume else None)
+    load = _Load(workload, rate, asked, directory if resume else None)
     held = _keys(keys)
     target = Target(url, model, held, held.get("*", ""), class_header)
-    target = replace(target, model=model or _first_model(target))
     if compare:
-        other = replace(target, url=compare)
-        results = _run(_compared(load, target, replace(other, model=model or _first_model(other))))
+        work = _compared(load, _asking(target, model), _asking(replace(target, url=compare), model))
     elif find:
-        results = _run(_found(load, target, _share(find)))
+        work = _found(load, _asking(target, model), _share(find))
     elif rates or seeds > 1:
-        results = _run(_swept(load, target, _numbers(rates) or [load.rate]))
+        at = _numbers(rates) if rates else [load.rate]
+        work = _swept(load, _asking(target, model), at)
     else:
-        results = _run(_once(load, target))
-    _deliver(results, directory, as_json=as_json)
+        work = _once(load, _asking(target, model))
+    _deliver(_run(work), directory, as_json=as_json)
+
+
+def _check_together(given: list[str], workload: "Workload") -> None:
+    """Refuse options of which one would be ignored beside the others, or by this mix."""
+    if workload.closed_loop:
+        for name in given:
+            if name != "--compare":
+                fix = "leave it out, or give the mix an open arrival process"
+                said = f"{name} of a closed loop, whose users set the pace themselves"
+                raise InvalidValue(said, rule="bench.options", value=name, fix=fix)
+    for one, other in _APART:
+        if one in given and other in given:
+            said, fix = f"{one} and {other} together", "give one of them"
+            raise InvalidValue(said, rule="bench.options", value=f"{one} {other}", fix=fix)
+
+
+def _check_values(rate: float | None, *, resumed_nowhere: bool) -> None:
+    if rate is not None and not 0 < rate < math.inf:
+        fix = "write requests per second, as --rate 4"
+        raise InvalidValue("the rate is above zero", rule="bench.rate", value=rate, fix=fix)
+    if resumed_nowhere:
+        fix = "name the directory with --output"
+        raise InvalidValue("--resume of no directory", rule="bench.resume", fix=fix)
+
+
+def _asking(target: "Target", model: str) -> "Target":
+    """The same, for the model asked for, or for the first that the server lists."""
+    return replace(target, model=model or _first_model(target))
 
 
 async def _once(load: _Load, target: "Target") -> "Results":
@@ -200,7 +254,7 @@ def _numbers(text: str) -> list[float]:
         numbers = [float(part) for part in text.split(",") if part]
     except ValueError:
         numbers = [0.0]
-    if any(number <= 0 for number in numbers):
+    if not numbers or not all(0 < number < math.inf for number in numbers):
         fix = "write them as 1,2,4"
         raise InvalidValue("rates are numbers above zero", rule="bench.rates", value=text, fix=fix)
     return numbers
