@@ -35,7 +35,43 @@ class Behind:
     upstream: UpstreamServer
 
 
+@dataclass(slots=True)
+class Scripted:
+    """A server of bytes: every call gets `pieces`, each sent by itself, and then the end.
+
+    `holds` keeps the connection instead, as long as its caller does.
+    """
+
+    upstream: UpstreamServer
+    pieces: tuple[bytes, ...]
+    holds: bool = False
+    calls: int = 0
+    open: int = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One call."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked = head.startswith(b"POST")  # else it is looked at, and has no metrics
+        self.calls += asked
+        self.open += 1
+        try:
+            for piece in self.pieces if asked else (NOTHING,):
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.02)
+            while asked and self.holds and await reader.read(65536):
+                pass
+        except ConnectionError:
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+
+NOTHING = b"HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 Begin = Callable[..., Awaitable[Behind]]
+Script = Callable[..., Awaitable[Scripted]]
 Pool = Callable[..., Awaitable[tuple[UpstreamPool, list[Event]]]]
 
 
@@ -78,13 +114,35 @@ async def begin(tokenizer: Tokenizer) -> AsyncIterator[Begin]:
 
 
 @pytest.fixture
+async def script() -> AsyncIterator[Script]:
+    """Begins servers of bytes: the head of an event stream, and what is given."""
+    async with AsyncExitStack() as stack:
+
+        async def one(*pieces: bytes, name: str = "back", holds: bool = False) -> Scripted:
+            async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                await made.answer(reader, writer)
+
+            listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+            stack.callback(listener.close)
+            port = listener.sockets[0].getsockname()[1]
+            address = Address(name, f"http://127.0.0.1:{port}/v1", "tiny")
+            upstream = UpstreamServer(address, CLOCK, connect_within=5.0)
+            made = Scripted(upstream, (HEAD, *pieces), holds)
+            await upstream.start()
+            stack.push_async_callback(upstream.close)
+            return made
+
+        yield one
+
+
+@pytest.fixture
 async def pool() -> AsyncIterator[Pool]:
     """A pool over servers, and the events it tells."""
     opened: list[UpstreamPool] = []
 
     async def one(
         rule: PoolRule,
-        *behind: Behind,
+        *behind: Behind | Scripted,
         clock: Clock = CLOCK,
         queue: Queue[Waiter] | None = None,
     ) -> tuple[UpstreamPool, list[Event]]:

@@ -14,6 +14,7 @@ from salver.errors import (
 )
 from salver.upstream import Address
 from salver.upstream.answer import MAX_LINE_BYTES, Answer, EventLines
+from salver.upstream.ending import Busy, Ending, OutOfTime, ending_of
 from salver.upstream.facts import facts_in
 from salver.upstream.refusing import refusal_of
 
@@ -115,8 +116,8 @@ def test_the_usage_tells_the_tokens_that_no_event_told() -> None:
         (404, BackendUnavailable),
         (500, BackendUnavailable),
         (200, BackendUnavailable),
-        (429, Refused),
-        (504, Refused),
+        (429, Busy),
+        (504, OutOfTime),
     ],
 )
 def test_a_status_is_one_kind_of_error(status: int, kind: type[Exception]) -> None:
@@ -126,6 +127,18 @@ def test_a_status_is_one_kind_of_error(status: int, kind: type[Exception]) -> No
     assert "no, because" in str(error)
     if isinstance(error, Refused) and status == 429:
         assert error.decision.retry_after == 7
+
+
+def test_what_a_status_says_of_the_server() -> None:
+    address = Address("up", "http://up/v1", "m")
+    said = {
+        status: ending_of(refusal_of(address, status, None, b"", "r"))
+        for status in (400, 413, 422, 429, 401, 404, 500, 408, 504)
+    }
+    assert {status for status, ending in said.items() if ending is Ending.ANSWERED} == {
+        *(400, 413, 422, 429)
+    }
+    assert {status for status, ending in said.items() if ending is Ending.UNKNOWN} == {408, 504}
 
 
 VLLM = """

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from salver.clock import MonotonicClock
-from salver.contract import Action, Backend, Cause, GenerateRequest, TokenChunk
-from salver.errors import BackendLost, BackendUnavailable, Refused, SalverError
+from salver.contract import Action, Backend, Cause, GenerateRequest, PromptForm, TokenChunk
+from salver.errors import BackendLost, BackendUnavailable, Refused, SalverError, UnsupportedField
 from salver.flow import QueueBound
 from salver.flow.circuit_breaker import BreakerRule
 from salver.telemetry import BreakerChanged, Decided, Event, FellBack, UpstreamAsked
@@ -17,7 +17,7 @@ from salver.testing import FakeBackend, Fault, FaultKind, ManualClock
 from salver.upstream import FallbackChain, PoolRule, StaticAnswer, WaitingRule
 
 if TYPE_CHECKING:
-    from tests.upstream.conftest import Begin, Pool
+    from tests.upstream.conftest import Begin, Pool, Script
 
 CLOCK = MonotonicClock()
 QUICK = PoolRule(
@@ -85,6 +85,27 @@ class TestBreaker:
                 await read(upstreams, asked(max_tokens=201))
         assert upstreams.ready
         assert not actions(events)
+
+    async def test_what_never_went_out_says_nothing_of_the_server(
+        self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
+    ) -> None:
+        """It ends no run of failures, is no trial, and needs neither room nor a server."""
+        behind, clock = await begin("Hello"), ManualClock()
+        upstreams, events = await pool(QUICK, behind, clock=clock)
+        behind.proxy.fault = Fault(FaultKind.SERVER_ERROR)
+        for _ in range(QUICK.breaker.failures):
+            with pytest.raises(UnsupportedField):
+                await read(upstreams, with_logprobs(asked()))
+            with pytest.raises(Refused, match="503"):
+                await read(upstreams, asked())
+        assert actions(events) == [Action.LEAVE_ALONE]
+        calls = len(events)
+        for wait in (0.0, QUICK.breaker.first_wait):
+            clock.advance(wait)
+            with pytest.raises(UnsupportedField):
+                await read(upstreams, with_logprobs(asked()))
+        assert len(events) == calls
+        assert not upstreams.replicas["back"].breaker.trying
 
     async def test_a_silent_server_fails_what_it_has(
         self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
@@ -180,6 +201,27 @@ class TestPromises:
             await anext(chunks)
         assert not second.backend.requests
 
+    async def test_so_is_one_whose_answer_breaks_before_its_first_text(
+        self, begin: "Begin", script: "Script", pool: "Pool", asked: Asked, read: Read
+    ) -> None:
+        first = await script(b'data: {"error":{"message":"out of memory"}}\n\n', name="first")
+        second = await begin("two", name="second")
+        upstreams, _ = await pool(replace(QUICK, retries=0.5), first, second)
+        for _ in range(4):
+            upstreams._budget.answered()
+        assert text_of(await read(upstreams, asked())) == "two"
+        assert (first.calls, upstreams.retries) == (1, 1)
+        assert upstreams.replicas["first"].breaker.failed == 1
+
+    async def test_a_server_that_cannot_be_asked_for_it_is_left_out(
+        self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
+    ) -> None:
+        talks, takes = await begin("one", name="talks"), await begin("two", name="takes")
+        talks.upstream.address = replace(talks.upstream.address, form=PromptForm.MESSAGES)
+        upstreams, _ = await pool(QUICK, talks, takes)
+        for _ in range(3):
+            assert text_of(await read(upstreams, asked())) == "two"  # there is no conversation
+
 
 class TestRoom:
     async def test_what_does_not_fit_waits_in_order(
@@ -266,6 +308,36 @@ class TestFallback:
             await answer(chain, asked())
         assert not steps[1].requests
 
+    async def test_one_that_dies_before_it_began_is_replaced(
+        self, steps: list[FakeBackend], asked: Asked
+    ) -> None:
+        """As a worker does with all that wait in its queue."""
+        steps[0].dies_after = 0
+        chain = FallbackChain(steps, lambda _: None)
+        assert await answer(chain, asked()) == "second"
+
+    async def test_what_the_release_finds_at_fault_no_fallback_is_asked(
+        self, steps: list[FakeBackend], asked: Asked
+    ) -> None:
+        chain = FallbackChain([_Choosy(), *steps], lambda _: None)
+        with pytest.raises(UnsupportedField):
+            await answer(chain, asked())
+        assert not steps[0].requests
+
+    async def test_what_a_fallback_finds_at_fault_the_next_one_may_answer(
+        self, steps: list[FakeBackend], asked: Asked
+    ) -> None:
+        """The outage is not the caller's: without anybody who can, its refusal is what is told."""
+        steps[0].ready = False
+        events: list[Event] = []
+        static = StaticAnswer("Busy.", CLOCK)
+        chain = FallbackChain([steps[0], _Choosy(), static], events.append)
+        assert await answer(chain, asked()) == "Busy."
+        told = [each.backend for each in events if isinstance(each, FellBack)]
+        assert told == ["choosy", "static"]
+        with pytest.raises(BackendUnavailable, match="not ready"):
+            await answer(FallbackChain([steps[0], _Choosy()], lambda _: None), asked())
+
     async def test_not_even_by_a_backend_that_breaks_its_word(
         self, steps: list[FakeBackend], asked: Asked
     ) -> None:
@@ -276,10 +348,24 @@ class TestFallback:
         assert not steps[1].requests
 
 
+class _Choosy(FakeBackend):
+    """It has no log-probabilities, whatever it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(name="choosy")
+
+    def _admit(self, request: GenerateRequest) -> None:
+        raise UnsupportedField("no log-probabilities", rule="upstream.logprobs")
+
+
 class _Fickle(FakeBackend):
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         yield TokenChunk(request.id, 0, text="one")
         raise BackendUnavailable("gone")
+
+
+def with_logprobs(request: GenerateRequest) -> GenerateRequest:
+    return replace(request, sampling=replace(request.sampling, logprobs=1))
 
 
 async def answer(backend: Backend, request: GenerateRequest) -> str:

@@ -23,7 +23,7 @@ from salver.upstream import Address, UpstreamServer
 from salver.upstream.asking import body_of
 
 if TYPE_CHECKING:
-    from tests.upstream.conftest import Begin
+    from tests.upstream.conftest import Begin, Script
 
 Asked = Callable[..., GenerateRequest]
 Read = Callable[..., Coroutine[None, None, list[TokenChunk]]]
@@ -141,6 +141,20 @@ async def test_a_break_before_the_answer_may_be_tried_elsewhere(
     behind.proxy.fault = Fault(kind)
     with pytest.raises(BackendUnavailable):
         await read(behind.upstream, asked())
+
+
+@pytest.mark.parametrize("event", [b'{"error":{"message":"out of memory"}}', b"[DONE]", b"{"])
+async def test_so_may_an_answer_that_breaks_before_its_first_text(
+    script: "Script", asked: Asked, read: Read, event: bytes
+) -> None:
+    """Its head said 200; vLLM tells errors of the first step so."""
+    one = await script(b"data: %s\n\n" % event)
+    with pytest.raises(BackendUnavailable):
+        await read(one.upstream, asked())
+    text = b'data: {"choices":[{"index":0,"text":"x"}]}\n\n'
+    two = await script(text + b"data: %s\n\n" % event)
+    with pytest.raises(BackendLost):
+        await read(two.upstream, asked())
 
 
 async def test_nobody_listens(asked: Asked, read: Read) -> None:

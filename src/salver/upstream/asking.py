@@ -35,11 +35,10 @@ def body_of(request: GenerateRequest, address: Address, *, salted: bool) -> byte
     """The JSON body of a streamed call; `salted` where the server knows vLLM's `cache_salt`.
 
     Raises:
-        UnsupportedField: log-probabilities, whose token ids the protocol does not carry; or a
-            request without a conversation for a server that is sent conversations.
+        UnsupportedField: see `check_supported`.
     """
+    check_supported(request, address)
     params = request.sampling
-    _check_supported(request, address)
     body: dict[str, object] = {
         "model": address.model,
         "stream": True,
@@ -66,7 +65,13 @@ def _set(params: SamplingParams) -> list[tuple[str, object]]:
     return [(name, each) for name, each in values if name in _ALWAYS or each != _DEFAULTS[name]]
 
 
-def _check_supported(request: GenerateRequest, address: Address) -> None:
+def check_supported(request: GenerateRequest, address: Address) -> None:
+    """Whether the server can be asked for it at all; nobody has to be troubled to know.
+
+    Raises:
+        UnsupportedField: log-probabilities, whose token ids the protocol does not carry; or token
+            ids, or no conversation, for a server that is sent conversations.
+    """
     params = request.sampling
     if params.logprobs is not None or params.prompt_logprobs is not None:
         raise UnsupportedField(

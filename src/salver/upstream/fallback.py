@@ -1,8 +1,10 @@
 """What answers when the release cannot: one backend after the other, as the contract lists them.
 
 A step is left for the next one only while nothing of its answer was delivered, and only when it
-could not take the request: a request that is itself at fault, or out of time, is refused as it is.
-Without a static text at the end the chain fails closed, with the refusal of its first step.
+could not answer: a request that the release itself finds fault with, or that is out of time, is
+refused as it is. What a fallback finds at fault may still suit the next one: it need not be able to
+do all that the release can. Without a static text at the end the chain fails closed, with the
+refusal of its first step.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -22,7 +24,7 @@ from salver.contract import (
     Timings,
     TokenChunk,
 )
-from salver.errors import BackendUnavailable, Refused, SalverError
+from salver.errors import BackendLost, BackendUnavailable, Refused, RequestError, SalverError
 from salver.telemetry import Decided, FellBack, Observer
 
 
@@ -69,10 +71,10 @@ class FallbackChain:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         """See `contract.Backend.generate`."""
-        refusals: list[BackendUnavailable | Refused] = []
-        for step in self._steps:
+        refusals: list[SalverError] = []
+        for index, step in enumerate(self._steps):
             if refusals:
-                self._tell(request, len(refusals), refusals[-1])
+                self._tell(request, index, refusals[-1])
             begun = False
             try:
                 async with aclosing(step.generate(request)) as chunks:
@@ -80,8 +82,8 @@ class FallbackChain:
                         begun = True
                         yield chunk
                 return
-            except (BackendUnavailable, Refused) as error:
-                if begun or not _may_fall_back(error):
+            except SalverError as error:
+                if begun or not _may_fall_back(error, first=not refusals):
                     raise
                 refusals.append(error)
         raise refusals[0]
@@ -103,9 +105,13 @@ class FallbackChain:
         return f"<FallbackChain {' > '.join(step.name for step in self._steps)}>"
 
 
-def _may_fall_back(error: BackendUnavailable | Refused) -> bool:
-    if isinstance(error, BackendUnavailable):
-        return True
-    decision = error.decision
-    refused = decision.action in (Action.REFUSE, Action.SHED)
-    return refused and decision.cause is not Cause.DEADLINE
+def _may_fall_back(error: SalverError, *, first: bool) -> bool:
+    match error:
+        case BackendUnavailable() | BackendLost():
+            return True
+        case Refused(decision=decision):
+            refused = decision.action in (Action.REFUSE, Action.SHED)
+            return refused and decision.cause is not Cause.DEADLINE
+        case RequestError():
+            return not first
+    return False

@@ -8,19 +8,21 @@ answer would be spliced to the first.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from salver.clock import Clock
 from salver.contract import Action, Decision, GenerateRequest, LoadSnapshot, TokenChunk
-from salver.errors import BackendUnavailable, Refused
+from salver.errors import BackendUnavailable, Refused, UnsupportedField
 from salver.flow import retry_after
 from salver.flow.circuit_breaker import BreakerRule
 from salver.flow.replica_choice import PREFIX_BLOCK_TOKENS, Load, PrefixMap, choose, prefixes_of
 from salver.flow.retry_budget import RetryBudget
 from salver.flow.waiting import FirstComeQueue, Queue
 from salver.telemetry import Observer, UpstreamAsked
+from salver.upstream.asking import check_supported
+from salver.upstream.ending import Busy
 from salver.upstream.refusing import RETRY_AFTER_S, unavailable
 from salver.upstream.replica import Replica, Turn
 from salver.upstream.server import UpstreamServer
@@ -119,16 +121,17 @@ class UpstreamPool:
         """See `contract.Backend.generate`.
 
         Raises:
+            UnsupportedField: none of the servers can be asked for it; told before it waits.
             RequestError: as the server says.
             Refused: the queue is full, no server may be asked or has answered, or the deadline
                 passed.
             BackendLost: the server was lost in the middle of the answer.
         """
-        failed: list[str] = []
+        able, failed = self._able(request), list[str]()
         while True:
             begun = False
             try:
-                async with aclosing(self._try(request, frozenset(failed))) as chunks:
+                async with aclosing(self._try(request, able, frozenset(failed))) as chunks:
                     async for chunk in chunks:
                         begun = True
                         yield chunk
@@ -140,11 +143,29 @@ class UpstreamPool:
                     raise failure.as_told(request) from failure.error
             await self._pause(failed)
 
+    def _able(self, request: GenerateRequest) -> frozenset[str]:
+        """The replicas that can be asked for it.
+
+        Raises:
+            UnsupportedField: there are none.
+        """
+        able, problem = set[str](), None
+        for name, replica in self._replicas.items():
+            try:
+                check_supported(request, replica.server.address)
+            except UnsupportedField as error:
+                problem = error
+            else:
+                able.add(name)
+        if problem is not None and not able:
+            raise problem
+        return frozenset(able)
+
     async def _try(
-        self, request: GenerateRequest, avoided: frozenset[str]
+        self, request: GenerateRequest, able: frozenset[str], avoided: frozenset[str]
     ) -> AsyncGenerator[TokenChunk, None]:
         """One replica's answer."""
-        turn = await self._room.turn(self._waiter(request, avoided))
+        turn = await self._room.turn(self._waiter(request, able, avoided))
         try:
             self._observe(UpstreamAsked(turn.replica.name, again=bool(avoided)))
             async with aclosing(turn.replica.ask(turn)) as chunks:
@@ -152,21 +173,19 @@ class UpstreamPool:
                     self._events += 1
                     self._room.queue.charge(request, turn.charge_for(chunk))
                     yield chunk
-        except BackendUnavailable as error:
+        except (BackendUnavailable, Busy) as error:
             raise _Failed(turn.replica.name, error) from error
-        except Refused as error:
-            if error.decision.rule == "upstream.busy":
-                raise _Failed(turn.replica.name, error) from error
-            raise
         finally:
             self._room.leave(turn)
 
-    def _waiter(self, request: GenerateRequest, avoided: frozenset[str]) -> Waiter:
+    def _waiter(
+        self, request: GenerateRequest, able: frozenset[str], avoided: frozenset[str]
+    ) -> Waiter:
         tokens = len(request.prompt_token_ids) + request.n * request.sampling.max_tokens
         prefixes = prefixes_of(request.cache_salt, request.prompt_token_ids)
         since = self._clock.now() if request.arrived is None else request.arrived
         turn = asyncio.get_running_loop().create_future()
-        return Waiter(request, tokens, prefixes, since, turn, avoided)
+        return Waiter(request, tokens, prefixes, since, turn, able, avoided)
 
     def _place(self, waiter: Waiter) -> Turn | None:
         """Room at the replica that suits the request best; None if it has to wait.
@@ -174,9 +193,10 @@ class UpstreamPool:
         Raises:
             Refused: no replica may be asked, or the first token would be too late.
         """
-        loads = {name: each.load() for name, each in self._replicas.items() if each.open}
+        able = {name: self._replicas[name] for name in self._replicas if name in waiter.able}
+        loads = {name: each.load() for name, each in able.items() if each.open}
         if not loads:
-            raise Refused(self._nobody(waiter.request))
+            raise Refused(self._nobody(waiter.request, able.values()))
         untried = {name: load for name, load in loads.items() if name not in waiter.avoided}
         matched = self._prefixes.matched(waiter.prefixes)
         chosen = choose(self._paced(untried or loads), matched, waiter.tokens)
@@ -223,9 +243,9 @@ class UpstreamPool:
         if all(name in failed for name, each in self._replicas.items() if each.open):
             await asyncio.sleep(self._entropy.uniform(0.0, RETRY_PAUSE_SECONDS))
 
-    def _nobody(self, request: GenerateRequest) -> Decision:
+    def _nobody(self, request: GenerateRequest, able: Iterable[Replica]) -> Decision:
         now = self._clock.now()
-        wait = min(each.breaker.retry_after(now) for each in self._replicas.values())
+        wait = min(each.breaker.retry_after(now) for each in able)
         reason = f"no server of {self._name!r} may be asked: each has failed lately"
         return unavailable(request.id, reason, max(wait, 0.0))
 
@@ -247,13 +267,13 @@ class UpstreamPool:
 class _Failed(Exception):
     """A replica failed a request that may be tried elsewhere."""
 
-    def __init__(self, replica: str, error: BackendUnavailable | Refused) -> None:
+    def __init__(self, replica: str, error: BackendUnavailable | Busy) -> None:
         super().__init__(str(error))
         self.replica = replica
         self.error = error
 
     def as_told(self, request: GenerateRequest) -> Refused:
         """The refusal that the caller gets when it is not tried again."""
-        if isinstance(self.error, Refused):
+        if isinstance(self.error, Busy):
             return self.error
         return Refused(unavailable(request.id, self.error.problem, RETRY_AFTER_S))

@@ -1,7 +1,7 @@
 """What an upstream's refusals and failures mean here.
 
 400, 413, 422    the request is at fault: told to the caller as our own error of that kind
-429              it is busy: back-pressure, 429 with its Retry-After; its breaker stays as it is
+429              it is busy: back-pressure, 429 with its Retry-After; it is there all the same
 504, 408         it gave the request up for its deadline
 else             it is at fault: BackendUnavailable, which may be retried and counts as a failure
 """
@@ -13,12 +13,12 @@ from salver.errors import (
     BackendLost,
     BackendUnavailable,
     InvalidValue,
-    Refused,
     RequestError,
     SalverError,
     TooLarge,
 )
 from salver.upstream.address import Address
+from salver.upstream.ending import Busy, OutOfTime
 
 MAX_TOLD = 300
 RETRY_AFTER_S = 1.0
@@ -42,17 +42,17 @@ def refusal_of(
     if status in _CALLERS:
         return _CALLERS[status](said, rule=f"upstream.status_{status}")
     if status == 429:
-        return Refused(_busy(request_id, said, _seconds(retry_after)))
+        return Busy(_busy(request_id, said, _seconds(retry_after)))
     if status in {408, 504}:
-        return Refused(_deadline(request_id, said, late=0.0))
+        return OutOfTime(_deadline(request_id, said, late=0.0))
     return BackendUnavailable(said, rule="upstream.status", value=status)
 
 
-def expired(request: GenerateRequest, now: float) -> Refused:
+def expired(request: GenerateRequest, now: float) -> OutOfTime:
     """The deadline passed while the upstream had the request."""
     late = 0.0 if request.deadline is None else now - request.deadline
     reason = "the deadline passed before the upstream's answer was complete"
-    return Refused(_deadline(request.id, reason, late=late))
+    return OutOfTime(_deadline(request.id, reason, late=late))
 
 
 def hangs(name: str, *, begun: bool) -> BackendLost | BackendUnavailable:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from salver.clock import Clock
 from salver.contract import Action, Cause, Decision, GenerateRequest, TokenChunk
-from salver.errors import BackendError, SalverError
+from salver.errors import SalverError
 from salver.flow.circuit_breaker import BreakerRule, CircuitBreaker, Ticket
 from salver.flow.fairness import DECODE_CHARGE, PREFILL_CHARGE
 from salver.flow.replica_choice import Load
 from salver.flow.server_pace import Flight, ServerPace
 from salver.telemetry import BreakerChanged, Decided, Observer
 from salver.upstream.address import DEFAULT_TOKENS_IN_FLIGHT
+from salver.upstream.ending import Ending, ending_of
 from salver.upstream.server import UpstreamServer
 
 
@@ -88,36 +89,33 @@ class Replica:
         self.breaker = self.breaker.give_up(turn.ticket)  # nothing, if its end was told
 
     async def ask(self, turn: Turn) -> AsyncGenerator[TokenChunk, None]:
-        """The server's answer; how it ends is told to the breaker.
-
-        A refusal for the request's own sake is an answer too: the server is there.
-        """
-        request, ticket = turn.request, turn.ticket
+        """The server's answer; what its end says of the server is told to the breaker."""
         try:
-            async with aclosing(self.server.generate(request)) as chunks:
+            async with aclosing(self.server.generate(turn.request)) as chunks:
                 async for chunk in chunks:
                     self.pace.arrive(turn.flight, chunk.num_tokens, self._clock.now())
                     yield chunk
-        except BackendError as error:
-            self._failed(ticket, request, error)
-            raise
         except SalverError as error:
-            if not _expired(error):
-                self._succeeded(ticket, request)
+            match ending_of(error):
+                case Ending.ANSWERED:
+                    self._succeeded(turn)
+                case Ending.FAILED:
+                    self._failed(turn, error)
             raise
-        self._succeeded(ticket, request)
+        self._succeeded(turn)
 
-    def _succeeded(self, ticket: Ticket, request: GenerateRequest) -> None:
-        before, self.breaker = self.breaker, self.breaker.succeed(ticket)
+    def _succeeded(self, turn: Turn) -> None:
+        before, self.breaker = self.breaker, self.breaker.succeed(turn.ticket)
         if before.opened is not None and self.breaker.opened is None:
-            self._tell(request, Action.USE_AGAIN, before, "a trial was answered: it is used again")
+            reason = "a trial was answered: it is used again"
+            self._tell(turn.request, Action.USE_AGAIN, before, reason)
 
-    def _failed(self, ticket: Ticket, request: GenerateRequest, error: BackendError) -> None:
+    def _failed(self, turn: Turn, error: SalverError) -> None:
         now = self._clock.now()
-        before, self.breaker = self.breaker, self.breaker.fail(ticket, now)
+        before, self.breaker = self.breaker, self.breaker.fail(turn.ticket, now)
         if self.breaker.opened is not None and self.breaker.epoch != before.epoch:
             reason = f"left alone for {self.breaker.wait:g} s: {error.problem}"
-            self._tell(request, Action.LEAVE_ALONE, before, reason)
+            self._tell(turn.request, Action.LEAVE_ALONE, before, reason)
 
     def _tell(
         self, request: GenerateRequest, action: Action, before: CircuitBreaker, reason: str
@@ -139,8 +137,3 @@ class Replica:
     def __repr__(self) -> str:
         state = self.breaker.state(self._clock.now())
         return f"<Replica {self.name} {state} {self.pace}>"
-
-
-def _expired(error: SalverError) -> bool:
-    decision = getattr(error, "decision", None)
-    return isinstance(decision, Decision) and decision.action is Action.EXPIRE

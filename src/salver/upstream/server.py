@@ -81,8 +81,9 @@ class UpstreamServer:
         Raises:
             RequestError: the server refuses the request as it is.
             Refused: it is busy, or the deadline passed.
-            BackendUnavailable: it cannot be reached or failed; before the first chunk.
-            BackendLost: the stream broke.
+            BackendUnavailable: it cannot be reached or failed, or its stream broke before the first
+                chunk.
+            BackendLost: the stream broke after it.
         """
         body = body_of(request, self.address, salted=self.facts.salts_caches)
         answer, lines, begun = Answer(request, self._clock), EventLines(), False
@@ -97,6 +98,10 @@ class UpstreamServer:
             except _LOST as error:
                 if not answer.over:
                     raise self._lost(call, request, error, begun=begun) from error
+            except BackendLost as error:
+                if begun:
+                    raise
+                raise _not_begun(error) from error
             if not answer.over:
                 raise self._lost(call, request, EOFError("it ended early"), begun=begun)
 
@@ -207,6 +212,11 @@ class _Call:
             self._timer.cancel()
         if self.response is not None:
             self.response.close()
+
+
+def _not_begun(error: BackendLost) -> BackendUnavailable:
+    """The same of an answer of which nothing was delivered, so that another server may be asked."""
+    return BackendUnavailable(error.problem, rule=error.rule, value=error.value)
 
 
 async def _at_most(size: int, response: aiohttp.ClientResponse) -> bytes:

@@ -39,6 +39,7 @@ class Waiter:
     prefixes: tuple[int, ...]
     since: float  # when it came to the gateway, on the clock
     turn: "asyncio.Future[Turn]"
+    able: frozenset[str]  # replicas that can be asked for it
     avoided: frozenset[str] = frozenset()  # replicas that failed it
     waits: bool = False  # its turn did not come at once
 
