@@ -84,9 +84,10 @@ def test_continuous_usage_counts_tokens_that_are_not_shown() -> None:
     )  # fmt: skip
     frame.count(TokenChunk("c", 0, (1, 2), ""))  # half a character
     frame.count(TokenChunk("c", 0, (3,), "é"))
+    frame.count(TokenChunk("c", 0, text="xy", unnamed_tokens=2))  # of another server
     (event,) = events(frame.choice(0, b'"text":"x"'))
-    assert event["usage"]["completion_tokens"] == 3
-    assert event["usage"]["total_tokens"] == 8
+    assert event["usage"]["completion_tokens"] == 5
+    assert event["usage"]["total_tokens"] == 10
 
 
 async def test_continuous_usage_alone_asks_for_none(client: httpx.AsyncClient) -> None:

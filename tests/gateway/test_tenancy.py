@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 from openai import AsyncOpenAI, AuthenticationError, PermissionDeniedError, RateLimitError
 
+from salver.clock import MonotonicClock
 from salver.contract import Action, Cause, Decision, Outcome, Scope, StateAway, Tenant, WithoutState
 from salver.errors import StateUnavailable
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app, listen, serve
@@ -29,6 +30,7 @@ from salver.state import (
     sqlite_url,
 )
 from salver.testing import FakeBackend, ManualClock
+from salver.upstream import StaticAnswer
 
 CLOSED = StateAway()
 OPEN = StateAway(
@@ -279,6 +281,18 @@ class TestQuotas:
         gateway.backend.refusal = None
         answer = await ask(gateway, key)
         assert answer.headers["x-ratelimit-remaining-tokens"] == "180"
+
+    async def test_what_nobody_computed_costs_no_tokens(
+        self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A fixed text stands in for the release."""
+        static = StaticAnswer("Busy, please retry.", MonotonicClock())
+        monkeypatch.setattr(gateway.backend, "generate", static.generate)
+        key = gateway.key("labs")
+        answers = [await ask(gateway, key) for _ in range(2)]
+        assert answers[0].json()["choices"][0]["text"] == "Busy, please retry."
+        left = [answer.headers["x-ratelimit-remaining-tokens"] for answer in answers]
+        assert left == ["180", "180"], "20 reserved, none used"
 
     async def test_concurrency_ends_with_the_call_however_it_ends(self, gateway: Gateway) -> None:
         key = gateway.key("labs")

@@ -97,7 +97,8 @@ class Finish:
     """The end of one choice.
 
     `matched` is the stop string or stop token id that ended it; `problem` and `rule` say why it
-    failed, where it did; `preempted` that it gave its room to others meanwhile, if it did.
+    failed, where it did; `preempted` that it gave its room to others meanwhile, if it did. What was
+    not `computed` is a fixed text, for which nobody is charged.
     """
 
     outcome: Outcome
@@ -108,6 +109,7 @@ class Finish:
     problem: str = ""
     rule: str = ""
     preempted: Decision | None = None
+    computed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,8 +188,9 @@ class _Tally:
 
     @property
     def used(self) -> int:
-        """What counts against a quota: nothing, if the backend did not take the request."""
-        return self.prompt_tokens + self.output_tokens if self.accepted else 0
+        """What counts against a quota: nothing, if no backend computed anything of the request."""
+        computed = self.accepted and all(finish.computed for finish in self._finishes)
+        return self.prompt_tokens + self.output_tokens if computed else 0
 
     @property
     def cached_tokens(self) -> int:

@@ -47,7 +47,7 @@ class EventFrame:
     def count(self, chunk: TokenChunk) -> None:
         """Let the events from here on count a chunk's tokens, whether it is shown or not."""
         if self._continuous:
-            self._output_tokens += len(chunk.token_ids)
+            self._output_tokens += chunk.num_tokens
             self._tail = self._usage_tail(self._so_far())
 
     def choice(

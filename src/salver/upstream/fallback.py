@@ -43,9 +43,10 @@ class StaticAnswer:
         return LoadSnapshot()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
-        """The text, for every choice; no token is counted, since none was computed."""
+        """The text, for every choice; no token is counted or charged, since none was computed."""
         now = self._clock.now()
-        finish = Finish(Outcome.FINISHED, FinishReason.STOP, Timings(now, None, None, now))
+        timings = Timings(now, None, None, now)
+        finish = Finish(Outcome.FINISHED, FinishReason.STOP, timings, computed=False)
         for choice in range(request.n):
             yield TokenChunk(request.id, choice, text=self._text, finish=finish)
 
