@@ -90,6 +90,19 @@ def test_a_decision_is_explained_by_its_id(capsys: pytest.CaptureFixture[str], h
     assert (record["verdict"], record["request_id"]) == ("broken", "req-1")
 
 
+def test_what_another_backend_answered_broke_no_rule(
+    capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    told = Decision(
+        "dec-r1", "fallback.order", 1, 2, Action.FALL_BACK, Cause.SERVER, "'b' is asked"
+    )
+    log = DecisionLog(home / "decisions.db", deployment="assistant", release="r1", wall=lambda: 0.0)
+    log.observe(Decided(told, "search", "req-1"))
+    log.close()
+    (record,) = json.loads(printed(capsys, "explain", "dec-r1", "--json"))
+    assert record["verdict"] == "kept"
+
+
 def test_an_unknown_decision(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["explain", "dec-none"]) == 2
     assert "no decision with this id" in capsys.readouterr().err

@@ -84,8 +84,11 @@ def _explain_decision(decision_id: str, *, as_json: bool) -> None:
 
 
 def _decision_record(found: "DecisionRecord") -> Record:
-    record = asdict(found)
-    return {**record.pop("decision"), "verdict": "broken", **record, "at": _instant(found.at)}
+    from salver.contract import Action
+
+    kept = found.decision.action in (Action.FALL_BACK, Action.USE_AGAIN)  # nothing was exceeded
+    verdict, record = "kept" if kept else "broken", asdict(found)
+    return {**record.pop("decision"), "verdict": verdict, **record, "at": _instant(found.at)}
 
 
 def _decision_text(record: Record) -> str:
