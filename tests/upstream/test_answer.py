@@ -56,6 +56,7 @@ def answer(n: int = 1) -> Answer:
         b"{",
         b"[]",
         b'{"error":{"message":"no"}}',
+        b'{"error":"no"}',
         b'{"choices":[{"index":1,"text":"x"}]}',
         b'{"choices":[{"index":-1,"text":"x"}]}',
         b'{"choices":[{"index":0,"text":"","finish_reason":"content_filter"}]}',
@@ -87,6 +88,27 @@ def test_nothing_follows_the_end_of_a_choice() -> None:
     assert not list(one.chunks(b'{"choices":[{"index":0,"text":"","finish_reason":"stop"}]}'))
     with pytest.raises(BackendLost):
         list(one.chunks(b'{"choices":[{"index":0,"text":"more"}]}'))
+
+
+def test_the_ends_are_told_once() -> None:
+    """What comes after `[DONE]`, at once or later, is nothing of the answer."""
+    one = answer()
+    list(one.chunks(b'{"choices":[{"index":0,"text":"x","finish_reason":"stop"}]}'))
+    (end,) = one.chunks(b'{"choices":[],"usage":{"completion_tokens":5}}', b"[DONE]", b"{")
+    assert (end.num_tokens, one.over) == (4, True)
+    assert not list(one.chunks())
+    assert not list(one.chunks(b"[DONE]", b"{"))
+
+
+def test_a_server_may_write_that_there_is_no_error() -> None:
+    (chunk,) = answer().chunks(b'{"error":null,"choices":[{"index":0,"text":"x"}]}')
+    assert chunk.text == "x"
+
+
+def test_an_error_is_told_as_it_came() -> None:
+    with pytest.raises(BackendLost, match="sent an error") as lost:
+        list(answer().chunks(b'{"error":{"message":"out of memory"}}'))
+    assert "out of memory" in str(lost.value.value)
 
 
 def test_the_usage_tells_the_tokens_that_no_event_told() -> None:
@@ -166,3 +188,12 @@ def test_the_facts_of_each_kind_of_server() -> None:
     )
     assert facts_in('salver_kv_pool_tokens{deployment="d"} 55008.0\n').kv_tokens == 55008
     assert facts_in("<html>no metrics 404</html>").kv_tokens is None
+
+
+@pytest.mark.parametrize("value", ["+Inf", "-Inf", "NaN", "1e999", "-5", "+", "--", "²", "0"])
+def test_what_cannot_be_counted_is_not_said(value: str) -> None:
+    names = ("vllm:num_requests_running", "llamacpp:requests_deferred", "salver_kv_pool_tokens")
+    facts = facts_in("".join(f"{name} {value}\n" for name in names))
+    assert (facts.running, facts.waiting, facts.kv_tokens) == (0, 0, None)
+    labels = f'block_size="16",num_gpu_blocks="{value}"'
+    assert facts_in(f"vllm:cache_config_info{{{labels}}} 1.0\n").kv_tokens is None

@@ -1,25 +1,23 @@
 """Several upstreams and their faults: what is promised holds through all of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from salver.clock import MonotonicClock
-from salver.contract import Action, Backend, Cause, GenerateRequest, PromptForm, TokenChunk
-from salver.errors import BackendLost, BackendUnavailable, Refused, SalverError, UnsupportedField
+from salver.contract import Action, Cause, GenerateRequest, PromptForm, TokenChunk
+from salver.errors import BackendLost, Refused, SalverError, UnsupportedField
 from salver.flow import QueueBound
 from salver.flow.circuit_breaker import BreakerRule
-from salver.telemetry import BreakerChanged, Decided, Event, FellBack, UpstreamAsked
-from salver.testing import FakeBackend, Fault, FaultKind, ManualClock
-from salver.upstream import FallbackChain, PoolRule, StaticAnswer, WaitingRule
+from salver.telemetry import BreakerChanged, Decided, Event, UpstreamAsked
+from salver.testing import Fault, FaultKind, ManualClock
+from salver.upstream import PoolRule, WaitingRule
 
 if TYPE_CHECKING:
     from tests.upstream.conftest import Begin, Pool, Script
 
-CLOCK = MonotonicClock()
 QUICK = PoolRule(
     waiting=WaitingRule(QueueBound(64, 10_000)),
     breaker=BreakerRule(failures=3, first_wait=2.0),
@@ -116,6 +114,78 @@ class TestBreaker:
         with pytest.raises(Refused, match="hangs"):
             await read(upstreams, asked())
         assert upstreams.replicas["back"].breaker.failed == 1
+
+    async def test_deadlines_that_come_before_its_silence_is_long_add_up(
+        self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
+    ) -> None:
+        behind = await begin("Hello")
+        rule = replace(QUICK, silent_after=0.3, breaker=BreakerRule(3, first_wait=0.2))
+        upstreams, events = await pool(rule, behind)
+        replica = upstreams.replicas["back"]
+
+        async def expire(within: float) -> None:
+            with pytest.raises(Refused, match="deadline"):
+                await read(upstreams, asked(within=within))
+
+        behind.proxy.fault = Fault(FaultKind.HANG)
+        await expire(0.1)
+        assert not replica.breaker.failed, "one of them says nothing"
+        for _ in range(9):
+            if not actions(events):
+                await expire(0.1)
+        assert actions(events) == [Action.LEAVE_ALONE]
+        await asyncio.sleep(replica.breaker.wait)
+        await expire(0.02)
+        assert (replica.breaker.reopenings, replica.breaker.trying) == (0, False)
+        await expire(0.25)
+        assert replica.breaker.reopenings == 1, "a trial has to show that it is back"
+        behind.proxy.fault = Fault()
+        await asyncio.sleep(replica.breaker.wait)
+        assert text_of(await read(upstreams, asked(within=10.0))) == "Hello"
+        assert actions(events)[-1] is Action.USE_AGAIN
+
+    async def test_a_trial_has_to_show_that_the_server_is_back(
+        self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
+    ) -> None:
+        """It spoke while it failed, and is silent now: no time has added up before the trial."""
+        behind = await begin("Hello")
+        upstreams, _ = await pool(replace(QUICK, breaker=BreakerRule(1, first_wait=0.1)), behind)
+        breaker = upstreams.replicas["back"].breaker
+        behind.proxy.fault = Fault(FaultKind.SERVER_ERROR)
+        with pytest.raises(Refused, match="503"):
+            await read(upstreams, asked())
+        behind.proxy.fault = Fault(FaultKind.HANG)
+        await asyncio.sleep(0.1)
+        with pytest.raises(Refused, match="deadline"):
+            await read(upstreams, asked(within=0.2))
+        assert upstreams.replicas["back"].breaker.reopenings == breaker.reopenings + 1
+
+    async def test_what_is_heard_of_it_is_no_silence(
+        self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
+    ) -> None:
+        behind = await begin("Hello", " there")
+        upstreams, _ = await pool(replace(QUICK, silent_after=0.15), behind)
+        for _ in range(5):
+            behind.backend.gate = asyncio.Semaphore(1)
+            with pytest.raises(Refused, match="deadline"):
+                await read(upstreams, asked(within=0.1))
+        assert not upstreams.replicas["back"].breaker.failed
+
+    async def test_whatever_happens_it_is_looked_after(
+        self, begin: "Begin", pool: "Pool", until: Until, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        behind = await begin("Hello")
+        monkeypatch.setattr("salver.upstream.pool.LOOK_SECONDS", 0.01)
+        await pool(QUICK, behind)
+        looks = 0
+
+        async def look() -> None:
+            nonlocal looks
+            looks += 1
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(behind.upstream, "look", look)
+        await until(lambda: looks > 2)
 
 
 class TestPromises:
@@ -257,6 +327,28 @@ class TestRoom:
         behind.backend.gate.release()
         assert text_of(await first) == "Hello"
 
+    async def test_who_does_not_read_on_does_not_keep_the_room(
+        self,
+        begin: "Begin",
+        pool: "Pool",
+        asked: Asked,
+        until: Until,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("salver.upstream.pool.LOOK_SECONDS", 0.02)
+        behind = await begin("Hello", " there")
+        upstreams, _ = await pool(replace(QUICK, silent_after=0.1), behind)
+        replica = upstreams.replicas["back"]
+        behind.backend.gate = asyncio.Semaphore(1)
+        chunks = upstreams.generate(asked())
+        assert (await anext(chunks)).text == "Hello"
+        await until(lambda: not replica.tokens_in_flight)
+        await until(lambda: bool(behind.backend.cancelled))
+        with pytest.raises(BackendLost, match="not read"):
+            await anext(chunks)
+        assert (replica.tokens_in_flight, replica.requests_in_flight) == (0, 0)
+        assert not replica.breaker.failed, "it is the caller's doing"
+
     async def test_a_known_prefix_is_sent_where_it_is(
         self, begin: "Begin", pool: "Pool", asked: Asked, read: Read
     ) -> None:
@@ -267,106 +359,5 @@ class TestRoom:
         assert (len(first.backend.requests), len(second.backend.requests)) == (3, 0)
 
 
-class TestFallback:
-    @pytest.fixture
-    def steps(self) -> list[FakeBackend]:
-        return [FakeBackend("first", name="first"), FakeBackend("second", name="second")]
-
-    async def test_the_next_one_answers_and_a_decision_says_so(
-        self, steps: list[FakeBackend], asked: Asked
-    ) -> None:
-        events: list[Event] = []
-        chain = FallbackChain([*steps, StaticAnswer("Busy.", CLOCK)], events.append)
-        assert await answer(chain, asked()) == "first"
-        assert not events
-        steps[0].ready = False
-        assert await answer(chain, asked()) == "second"
-        assert actions(events) == [Action.FALL_BACK]
-        assert FellBack("default", "second") in events
-        steps[1].ready = False
-        assert await answer(chain, asked()) == "Busy."
-        assert actions(events) == [Action.FALL_BACK] * 3
-        assert chain.ready
-
-    async def test_without_a_static_text_it_fails_closed(
-        self, steps: list[FakeBackend], asked: Asked
-    ) -> None:
-        chain = FallbackChain(steps, lambda _: None)
-        for step in steps:
-            step.ready = False
-        assert not chain.ready
-        with pytest.raises(SalverError, match="not ready"):
-            await answer(chain, asked())
-
-    async def test_an_answer_that_began_is_not_replaced(
-        self, steps: list[FakeBackend], asked: Asked
-    ) -> None:
-        steps[0].pieces = ("one", "two")
-        steps[0].dies_after = 1
-        chain = FallbackChain(steps, lambda _: None)
-        with pytest.raises(BackendLost):
-            await answer(chain, asked())
-        assert not steps[1].requests
-
-    async def test_one_that_dies_before_it_began_is_replaced(
-        self, steps: list[FakeBackend], asked: Asked
-    ) -> None:
-        """As a worker does with all that wait in its queue."""
-        steps[0].dies_after = 0
-        chain = FallbackChain(steps, lambda _: None)
-        assert await answer(chain, asked()) == "second"
-
-    async def test_what_the_release_finds_at_fault_no_fallback_is_asked(
-        self, steps: list[FakeBackend], asked: Asked
-    ) -> None:
-        chain = FallbackChain([_Choosy(), *steps], lambda _: None)
-        with pytest.raises(UnsupportedField):
-            await answer(chain, asked())
-        assert not steps[0].requests
-
-    async def test_what_a_fallback_finds_at_fault_the_next_one_may_answer(
-        self, steps: list[FakeBackend], asked: Asked
-    ) -> None:
-        """The outage is not the caller's: without anybody who can, its refusal is what is told."""
-        steps[0].ready = False
-        events: list[Event] = []
-        static = StaticAnswer("Busy.", CLOCK)
-        chain = FallbackChain([steps[0], _Choosy(), static], events.append)
-        assert await answer(chain, asked()) == "Busy."
-        told = [each.backend for each in events if isinstance(each, FellBack)]
-        assert told == ["choosy", "static"]
-        with pytest.raises(BackendUnavailable, match="not ready"):
-            await answer(FallbackChain([steps[0], _Choosy()], lambda _: None), asked())
-
-    async def test_not_even_by_a_backend_that_breaks_its_word(
-        self, steps: list[FakeBackend], asked: Asked
-    ) -> None:
-        """One that says after its first chunk that it cannot take the request."""
-        chain = FallbackChain([_Fickle(), steps[1]], lambda _: None)
-        with pytest.raises(BackendUnavailable):
-            await answer(chain, asked())
-        assert not steps[1].requests
-
-
-class _Choosy(FakeBackend):
-    """It has no log-probabilities, whatever it is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__(name="choosy")
-
-    def _admit(self, request: GenerateRequest) -> None:
-        raise UnsupportedField("no log-probabilities", rule="upstream.logprobs")
-
-
-class _Fickle(FakeBackend):
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
-        yield TokenChunk(request.id, 0, text="one")
-        raise BackendUnavailable("gone")
-
-
 def with_logprobs(request: GenerateRequest) -> GenerateRequest:
     return replace(request, sampling=replace(request.sampling, logprobs=1))
-
-
-async def answer(backend: Backend, request: GenerateRequest) -> str:
-    return text_of([chunk async for chunk in backend.generate(request)])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ from salver.errors import BackendLost, BackendUnavailable, Refused, RequestError
 from salver.testing import Fault, FaultKind
 from salver.upstream import Address, UpstreamServer
 from salver.upstream.asking import body_of
+from salver.upstream.ending import OutOfTime
+from salver.upstream.server import Why, _Call
+from salver.upstream.silence import Silence
 
 if TYPE_CHECKING:
     from tests.upstream.conftest import Begin, Script
@@ -81,6 +85,35 @@ async def test_connections_are_kept(begin: "Begin", asked: Asked, read: Read) ->
     for _ in range(5):
         await read(behind.upstream, asked())
     assert behind.proxy.connections == 1
+
+
+async def test_a_connection_is_kept_although_its_answer_ends_late(asked: Asked, read: Read) -> None:
+    """The last chunk of the transfer comes a moment after `[DONE]`."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
+    text = b'data: {"choices":[{"index":0,"text":"x","finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"%s\r\n%x\r\n%s\r\n" % (head, len(text), text))
+                await asyncio.sleep(0.02)
+                writer.write(b"0\r\n\r\n")
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    address = Address("late", f"http://127.0.0.1:{port}/v1", "tiny")
+    upstream = UpstreamServer(address, MonotonicClock(), connect_within=5.0)
+    await upstream.start()
+    for _ in range(3):
+        await read(upstream, asked())
+    await upstream.close()
+    listener.close()
+    assert connections == 1
 
 
 async def test_at_the_deadline_the_connection_is_closed_and_the_work_ends(
@@ -182,6 +215,79 @@ async def test_a_server_that_hangs_is_given_up(
     behind.upstream.end_if_silent(0.0)
     with pytest.raises((BackendLost, BackendUnavailable), match="hangs"):
         await task
+
+
+async def test_a_call_that_is_being_ended_is_not_ended_again(
+    begin: "Begin", asked: Asked, read: Read, until: Until
+) -> None:
+    """Its deadline and the silence of its server come in one turn of the loop."""
+    behind = await begin("Hello")
+    behind.proxy.fault = Fault(FaultKind.HANG)
+    task = asyncio.create_task(read(behind.upstream, asked(within=60.0)))
+    await until(lambda: bool(behind.backend.requests))
+    (call,) = behind.upstream._calls
+    call.end(Why.DEADLINE)
+    await asyncio.sleep(0)  # now the timer of the head has expired
+    behind.upstream.end_if_silent(0.0)
+    with pytest.raises(Refused, match="deadline"):
+        await task
+
+
+async def test_a_call_that_is_ended_as_its_head_comes_is_ended(asked: Asked) -> None:
+    """Before the timer of the head could interrupt anything."""
+    call = _Call(asked(), None, Silence(MonotonicClock()))
+    with pytest.raises(TimeoutError):
+        async with call.waiting_for_head():
+            call.end(Why.DEADLINE)
+    call.close()
+
+
+async def test_a_caller_that_is_slow_is_no_silent_server(
+    begin: "Begin", asked: Asked, read: Read, until: Until
+) -> None:
+    """Nobody awaits a byte; then another one does, and bytes come for the slow one."""
+    behind = await begin("Hello", " there")
+    behind.backend.gate = asyncio.Semaphore(1)
+    slow = behind.upstream.generate(asked())
+    assert (await anext(slow)).text == "Hello"
+    behind.upstream.end_if_silent(0.0)
+    task = asyncio.create_task(read(behind.upstream, asked()))
+    await until(lambda: len(behind.backend.requests) == 2)
+    behind.backend.gate.release()  # the slow one's, who came first
+    await asyncio.sleep(0.1)
+    behind.upstream.end_if_silent(0.1)
+    assert (await anext(slow)).text == " there"
+    await slow.aclose()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    behind.upstream.end_if_silent(0.0)
+    with pytest.raises(BackendUnavailable, match="hangs"):
+        await task
+
+
+async def test_an_answer_is_over_when_the_server_says_so(
+    script: "Script", asked: Asked, read: Read, until: Until
+) -> None:
+    """Whatever else it sends on the connection, and however its lines are cut."""
+    text = b'data: {"choices":[{"index":0,"text":"x","finish_reason":"stop"}]}\n\n'
+    usage = b'data: {"choices":[],"usage":{"completion_tokens":3}}\n\n'
+    one = await script(text, usage, b"data: [DONE]\n", b"\n", b": ping\n\n", holds=True)
+    async with asyncio.timeout(5):
+        chunks = await read(one.upstream, asked())
+    assert [chunk.finish is not None for chunk in chunks] == [False, True]
+    assert sum(chunk.num_tokens for chunk in chunks) == 3
+    await until(lambda: one.open == 0)
+
+
+@pytest.mark.parametrize("sent", [(), (b'data: {"choices":[{"index":0,"text":"x"}]}\n\n',)])
+async def test_a_head_is_no_word_of_an_answer(
+    script: "Script", asked: Asked, read: Read, sent: tuple[bytes, ...]
+) -> None:
+    """vLLM sends it before its engine has done anything."""
+    one = await script(*sent, holds=True)
+    with pytest.raises(OutOfTime) as late:
+        await read(one.upstream, asked(within=0.2))
+    assert late.value.silent is not bool(sent)
 
 
 async def test_what_the_server_refuses_is_told_as_it_is(

@@ -16,6 +16,7 @@ from salver.contract import Finish, FinishReason, GenerateRequest, Outcome, Timi
 from salver.errors import BackendLost
 
 MAX_LINE_BYTES = 2**20
+_NO_ERROR = (b"", b"null")  # some servers always write one
 _REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
@@ -43,7 +44,7 @@ class _Usage(msgspec.Struct):
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = msgspec.Raw()
 
 
 _DECODER = msgspec.json.Decoder(_Event)
@@ -74,6 +75,7 @@ class Answer:
 
     def __init__(self, request: GenerateRequest, clock: Clock) -> None:
         self.over = False
+        self._told = False  # the ends
         self._request = request
         self._clock = clock
         self._arrived = clock.now()
@@ -85,6 +87,8 @@ class Answer:
 
     def chunks(self, *payloads: bytes) -> Iterator[TokenChunk]:
         """What events bring that came together: one chunk for each choice that goes on.
+
+        Nothing comes of what follows `[DONE]`: the ends are told once.
 
         Raises:
             BackendLost: one is no event, tells an error, or ends a choice without an answer; what came
@@ -102,10 +106,13 @@ class Answer:
         self._texts.clear()
         if lost is not None:
             raise lost
-        if self.over:
+        if self.over and not self._told:
+            self._told = True
             yield from self._ended()
 
     def _take(self, payload: bytes) -> None:
+        if self.over:
+            return
         if payload == b"[DONE]":
             self.over = True
             return
@@ -158,8 +165,9 @@ def _decoded(payload: bytes) -> _Event:
         event = _DECODER.decode(payload)
     except (msgspec.DecodeError, RecursionError) as error:
         raise _broken(f"what is no event ({error})", payload[:64]) from None
-    if event.error is not None:
-        told = bytes(event.error)[:200].decode("utf-8", "replace")
+    problem = bytes(event.error)
+    if problem not in _NO_ERROR:
+        told = problem[:200].decode("utf-8", "replace")
         raise _broken("an error in the middle of the answer", told)
     return event
 

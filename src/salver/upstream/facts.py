@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 _RUNNING = ("vllm:num_requests_running", "llamacpp:requests_processing")
 _WAITING = ("vllm:num_requests_waiting", "llamacpp:requests_deferred")
-_LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? ([0-9.eE+-]+)", re.MULTILINE)
+_LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"\\]*)"')
 
 
@@ -20,16 +20,19 @@ class Facts:
 
 
 def facts_in(text: str) -> Facts:
-    """The facts in a Prometheus text; those of vLLM, llama.cpp and Salver are known."""
+    """The facts in a Prometheus text; those of vLLM, llama.cpp and Salver are known.
+
+    A value that is no number, or not a finite one, counts as not said.
+    """
     running = waiting = 0
     kv_tokens, salts = None, False
     for name, labels, value in _LINE.findall(text):
         if name in _RUNNING:
-            running += int(float(value))
+            running += _whole(value)
         elif name in _WAITING:
-            waiting += int(float(value))
+            waiting += _whole(value)
         elif name == "salver_kv_pool_tokens":
-            kv_tokens = int(float(value)) or None
+            kv_tokens = _whole(value) or None
         elif name == "vllm:cache_config_info":
             kv_tokens, salts = _pool_of(dict(_LABEL.findall(labels))), True
     return Facts(running, waiting, kv_tokens, salts)
@@ -38,6 +41,12 @@ def facts_in(text: str) -> Facts:
 def _pool_of(config: dict[str, str]) -> int | None:
     """vLLM's KV pool in tokens, from the labels of its cache configuration."""
     block, blocks = config.get("block_size", ""), config.get("num_gpu_blocks", "")
-    if not (block.isdigit() and blocks.isdigit()):
-        return None
-    return int(block) * int(blocks) or None
+    return _whole(block) * _whole(blocks) or None
+
+
+def _whole(value: str) -> int:
+    """At least 0; 0 too for what cannot be counted."""
+    try:
+        return max(0, int(float(value)))
+    except (ValueError, OverflowError):  # OverflowError: it is infinite
+        return 0

@@ -7,6 +7,7 @@ answer would be spliced to the first.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -27,6 +28,8 @@ from salver.upstream.refusing import RETRY_AFTER_S, unavailable
 from salver.upstream.replica import Replica, Turn
 from salver.upstream.server import UpstreamServer
 from salver.upstream.waiting import Waiter, WaitingRoom, WaitingRule
+
+log = logging.getLogger(__name__)
 
 MOST_TRIES = 3  # of one request (SRE, chapter 21)
 RETRY_PAUSE_SECONDS = 0.05  # at most, at random, before the same replica is asked again
@@ -73,7 +76,10 @@ class UpstreamPool:
             place=self._place,
         )
         self._replicas = {
-            server.name: Replica(server, rule.breaker, clock, observe) for server in servers
+            server.name: Replica(
+                server, rule.breaker, clock, observe, silent_after=rule.silent_after
+            )
+            for server in servers
         }
         self._budget = RetryBudget(rule.retries)
         self._prefixes = PrefixMap()
@@ -125,7 +131,8 @@ class UpstreamPool:
             RequestError: as the server says.
             Refused: the queue is full, no server may be asked or has answered, or the deadline
                 passed.
-            BackendLost: the server was lost in the middle of the answer.
+            BackendLost: the server was lost in the middle of the answer, or the caller did not read
+                on for `silent_after`.
         """
         able, failed = self._able(request), list[str]()
         while True:
@@ -255,10 +262,18 @@ class UpstreamPool:
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            for replica in self._replicas.values():
-                replica.server.end_if_silent(self._rule.silent_after)
-            await self._look()
-            self._room.hand_out()
+            try:
+                await self._look_after()
+            except Exception:
+                log.exception("the servers of %r could not be looked after; going on", self._name)
+
+    async def _look_after(self) -> None:
+        """End what hangs, learn from the metrics, and give the room that there is."""
+        for replica in self._replicas.values():
+            for turn in replica.end_stuck():
+                self._room.leave(turn)
+        await self._look()
+        self._room.hand_out()
 
     def __repr__(self) -> str:
         return f"<UpstreamPool {self._name} {list(self._replicas.values())}>"

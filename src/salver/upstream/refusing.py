@@ -48,11 +48,11 @@ def refusal_of(
     return BackendUnavailable(said, rule="upstream.status", value=status)
 
 
-def expired(request: GenerateRequest, now: float) -> OutOfTime:
-    """The deadline passed while the upstream had the request."""
+def expired(request: GenerateRequest, now: float, *, silent: bool = False) -> OutOfTime:
+    """The deadline passed; `silent` where an upstream had the request and sent no byte."""
     late = 0.0 if request.deadline is None else now - request.deadline
     reason = "the deadline passed before the upstream's answer was complete"
-    return OutOfTime(_deadline(request.id, reason, late=late))
+    return OutOfTime(_deadline(request.id, reason, late=late), silent=silent)
 
 
 def hangs(name: str, *, begun: bool) -> BackendLost | BackendUnavailable:

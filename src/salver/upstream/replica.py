@@ -1,5 +1,6 @@
 """One server of a pool: what it holds, whether it may be asked, and what its calls say of it."""
 
+import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ class Turn:
     tokens: int  # reserved
     charged: int  # of its prompt: at first what the replica is not expected to have cached
     flight: Flight
+    delivered: float | None = None  # since when its caller has a chunk; None: it awaits one
 
     def charge_for_prompt(self) -> float:
         """In prompt tokens, when it is sent."""
@@ -43,10 +45,19 @@ class Turn:
 
 
 class Replica:
-    """Counts its tokens in flight and keeps its breaker. `observe` is told of each breaker change."""
+    """Counts its tokens in flight and keeps its breaker. `observe` is told of each breaker change.
+
+    `silent_after` is in seconds: see `contract.Upstreams`.
+    """
 
     def __init__(
-        self, server: UpstreamServer, rule: BreakerRule, clock: Clock, observe: Observer
+        self,
+        server: UpstreamServer,
+        rule: BreakerRule,
+        clock: Clock,
+        observe: Observer,
+        *,
+        silent_after: float,
     ) -> None:
         self.server = server
         self.breaker = CircuitBreaker(rule)
@@ -54,6 +65,9 @@ class Replica:
         self.pace = ServerPace(clock.now())
         self._clock = clock
         self._observe = observe
+        self._silent_after = silent_after
+        self._run = secrets.token_hex(4)  # epochs begin anew with each process
+        self._turns: set[Turn] = set()  # whose room is reserved
 
     @property
     def name(self) -> str:
@@ -80,29 +94,61 @@ class Replica:
         self.breaker, ticket = self.breaker.send(now)
         self.tokens_in_flight += tokens
         flight = self.pace.send(fresh, request.n, now)
-        return Turn(self, ticket, request, tokens, fresh, flight)
+        turn = Turn(self, ticket, request, tokens, fresh, flight)
+        self._turns.add(turn)
+        return turn
 
-    def give_back(self, turn: Turn) -> None:
-        """The request is over, or never went out."""
+    def give_back(self, turn: Turn) -> bool:
+        """The request is over, or never went out. Returns whether its room was still reserved."""
+        if turn not in self._turns:
+            return False
+        self._turns.remove(turn)
         self.tokens_in_flight -= turn.tokens
         self.pace.end(turn.flight, self._clock.now())
         self.breaker = self.breaker.give_up(turn.ticket)  # nothing, if its end was told
+        return True
+
+    def end_stuck(self) -> tuple[Turn, ...]:
+        """End what hangs, and what its callers do not read; returns the turns of these."""
+        self.server.end_if_silent(self._silent_after)
+        latest = self._clock.now() - self._silent_after
+        unread = tuple(
+            turn for turn in self._turns if turn.delivered is not None and turn.delivered <= latest
+        )
+        for turn in unread:
+            self.server.give_up(turn.request)
+        return unread
 
     async def ask(self, turn: Turn) -> AsyncGenerator[TokenChunk, None]:
         """The server's answer; what its end says of the server is told to the breaker."""
         try:
             async with aclosing(self.server.generate(turn.request)) as chunks:
                 async for chunk in chunks:
-                    self.pace.arrive(turn.flight, chunk.num_tokens, self._clock.now())
+                    turn.delivered = self._clock.now()
+                    if turn in self._turns:
+                        self.pace.arrive(turn.flight, chunk.num_tokens, turn.delivered)
                     yield chunk
+                    turn.delivered = None
         except SalverError as error:
             match ending_of(error):
                 case Ending.ANSWERED:
                     self._succeeded(turn)
                 case Ending.FAILED:
-                    self._failed(turn, error)
+                    self._failed(turn, error.problem)
+                case Ending.SILENT:
+                    self._judge_silence(turn)
             raise
         self._succeeded(turn)
+
+    def _judge_silence(self, turn: Turn) -> None:
+        """A deadline came before any byte: a hint each, which together are failures.
+
+        A trial has to show that the server is back, so its own silence is enough, if it lasted:
+        deadlines are the callers', and one that is too short for any server shows nothing.
+        """
+        enough = min(self._silent_after, self.breaker.rule.first_wait)
+        if self.server.silence.judge(enough if turn.ticket.trial else self._silent_after, enough):
+            self._failed(turn, "it sends nothing before its requests' deadlines")
 
     def _succeeded(self, turn: Turn) -> None:
         before, self.breaker = self.breaker, self.breaker.succeed(turn.ticket)
@@ -110,18 +156,18 @@ class Replica:
             reason = "a trial was answered: it is used again"
             self._tell(turn.request, Action.USE_AGAIN, before, reason)
 
-    def _failed(self, turn: Turn, error: SalverError) -> None:
+    def _failed(self, turn: Turn, problem: str) -> None:
         now = self._clock.now()
         before, self.breaker = self.breaker, self.breaker.fail(turn.ticket, now)
         if self.breaker.opened is not None and self.breaker.epoch != before.epoch:
-            reason = f"left alone for {self.breaker.wait:g} s: {error.problem}"
+            reason = f"left alone for {self.breaker.wait:g} s: {problem}"
             self._tell(turn.request, Action.LEAVE_ALONE, before, reason)
 
     def _tell(
         self, request: GenerateRequest, action: Action, before: CircuitBreaker, reason: str
     ) -> None:
         decision = Decision(
-            id=f"dec-{self.name}-{self.breaker.epoch}",
+            id=f"dec-{self.name}-{self._run}-{self.breaker.epoch}",
             rule="upstreams.breaker_failures",
             value=before.failed + (action is Action.LEAVE_ALONE),
             limit=before.rule.failures,

@@ -107,10 +107,10 @@ class WaitingRoom:
             raise
 
     def leave(self, turn: Turn) -> None:
-        """Give the room back, to whoever is next."""
-        self._drain.freed(turn.tokens, self._clock.now())
-        turn.replica.give_back(turn)
-        self.hand_out()
+        """Give the room back, to whoever is next; nothing happens if it was given back before."""
+        if turn.replica.give_back(turn):
+            self._drain.freed(turn.tokens, self._clock.now())
+            self.hand_out()
 
     def hand_out(self) -> None:
         """Give turns to as many as have room."""
