@@ -68,7 +68,7 @@ ENFORCED = {
     "upstreams.breaker_failures": "opens the server's breaker",
     "upstreams.breaker_wait": "no request goes out meanwhile",
     "upstreams.connect_within": "a connection that takes longer has failed",
-    "upstreams.silent_after": "its requests are ended as lost, and count as failures",
+    "upstreams.silent_after": "ends what awaits a byte, as a failure, and what nobody reads on",
 }
 """Field path -> how it is kept."""
 

@@ -100,7 +100,8 @@ class Upstreams(Section):
     )
     silent_after: Duration = Field(
         default=30.0,
-        description="A server with requests in flight that sends no byte for so long hangs.",
+        description="A server that sends no byte for so long while requests await one hangs; a "
+        "caller that does not read on for so long is given up.",
         examples=["30s"],
         json_schema_extra={"default": "30s"},
     )
