@@ -10,11 +10,12 @@ in which primed was the faster, which is a half where the times tell nothing, wi
 """
 
 import argparse
-import math
 import statistics
 import time
 
 import httpx
+
+from salver.bench.statistics import wilson
 
 WORDS = "a sentence of some length that everybody could have sent to this server before. " * 24
 
@@ -52,14 +53,6 @@ def measure(a: Tenant, b: Tenant, pairs: int) -> dict[str, list[float]]:
     return times
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson, 1927)."""
-    z = 1.96
-    middle = (hits + z * z / 2) / (count + z * z)
-    reach = z * math.sqrt(hits * (count - hits) / count + z * z / 4) / (count + z * z)
-    return middle - reach, middle + reach
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Do times tell what another tenant asked?")
     parser.add_argument("url")
@@ -73,10 +66,10 @@ def main() -> None:
         print(f"{name:7} {1000 * statistics.median(found):7.1f} ms to the first token, median")
     pairs = list(zip(times["primed"], times["fresh"], strict=True))
     faster = sum(primed < fresh for primed, fresh in pairs)
-    low, high = wilson(faster, len(pairs))
+    share = wilson(faster, len(pairs))
     print(
         f"primed was faster than fresh in {faster} of {len(pairs)} pairs: "
-        f"{low:.0%} to {high:.0%}, where 50% tells nothing"
+        f"{share.low:.0%} to {share.high:.0%}, where 50% tells nothing"
     )
 
 

@@ -52,6 +52,7 @@ def capacity_table(workload: Workload, cells: Sequence[Cell], asked: Asked) -> s
     columns = (
         "server",
         f"highest rate at {asked.share:.0%} (did not hold)",
+        "drawn there",
         "goodput there (95% interval)",
         "arrivals",
         "TTFT p50, p95",
@@ -75,6 +76,7 @@ def _sweep_rows(swept: Sequence[tuple[str, Sequence[Point]]]) -> list[str]:
     columns = (
         "server",
         "offered",
+        "drawn",
         "goodput (95% interval)",
         "arrivals",
         "TTFT p50, p95",
@@ -132,7 +134,7 @@ def _capacity_cells(cell: Cell, *, beyond: bool) -> tuple[str, ...]:
     found, name = cell.found, f"{cell.server} ({cell.weights})"
     failed = f"{found.failed:.2f}/s" if found.failed else "none"
     if cell.best is None:
-        return (name, f"none ({failed})", *["-"] * (5 + beyond), f"{cell.foreign:.0%}")
+        return (name, f"none ({failed})", *["-"] * (6 + beyond), f"{cell.foreign:.0%}")
     cells = (name, f"**{found.highest:.2f}/s** ({failed})", *_point_cells(cell.best))
     return (*cells, *([_share(cell.beyond)] if beyond else []), f"{cell.foreign:.0%}")
 
@@ -141,6 +143,7 @@ def _point_cells(point: Point) -> tuple[str, ...]:
     """Latencies and tokens are of the first seed's run."""
     total = point.runs[0].report.total
     return (
+        "-" if point.drawn_rate is None else f"{point.drawn_rate:.2f}/s",
         _share(point),
         str(sum(run.report.total.arrivals for run in point.runs)),
         f"{seconds(total.ttft.p50)}, {seconds(total.ttft.p95)}",

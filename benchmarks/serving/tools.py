@@ -255,7 +255,7 @@ TOOLS = (
     Tool(
         "guidellm",
         "TTFT from when the request is written; ITL is each request's (last text - first text) / "
-        "(tokens - 1), which Salver calls TPOT; tokens a second by the instants of their events",
+        "(tokens - 1), about what Salver calls TPOT; tokens a second by the instants of their events",
         _guidellm,
         _read_guidellm,
         ("guidellm", "guidellm"),
@@ -263,7 +263,7 @@ TOOLS = (
     Tool(
         "aiperf",
         "TTFT from when the request is turned to; ITL is each request's (last text - first text) "
-        "/ (tokens - 1), which Salver calls TPOT; tokens over the time from the first request to "
+        "/ (tokens - 1), about what Salver calls TPOT; tokens over the time from the first request to "
         "the last answer",
         _aiperf,
         _read_aiperf,

@@ -153,20 +153,20 @@ def _run_of(lags: list[float], beats: list[float]) -> tuple[Run, list[Arrival]]:
 )
 def test_the_rules_of_validity(lags: list[float], beats: list[float], problem: str) -> None:
     run, arrivals = _run_of(lags, beats)
-    check = check_client(run, arrivals, 1.0)
+    check = check_client(run, arrivals, 1.0, judged=1)
     assert check.valid == (not problem)
     assert problem in " ".join(check.problems)
 
 
 def test_a_rate_that_is_missed_is_invalid() -> None:
     run, arrivals = _run_of([0.0004 * n for n in range(120)], [0.0])
-    assert check_client(run, arrivals, 10.0).valid
+    assert check_client(run, arrivals, 10.0, judged=1).valid
     slower, _ = _run_of([0.002 * n for n in range(120)], [0.0])
-    (problem,) = check_client(slower, arrivals, 10.0).problems
+    (problem,) = check_client(slower, arrivals, 10.0, judged=1).problems
     assert "were sent instead of" in problem
 
 
 def test_a_lost_record_is_invalid() -> None:
     run, arrivals = _run_of([0.0] * 50, [0.0])
     more = [*arrivals, arrivals[-1]]
-    assert any("recorded" in problem for problem in check_client(run, more, 1.0).problems)
+    assert any("recorded" in problem for problem in check_client(run, more, 1.0, judged=1).problems)

@@ -14,7 +14,7 @@ from salver.bench.record import Record
 from salver.bench.report import Report
 from salver.bench.results import of_comparison, of_points, of_run
 from salver.bench.run import Run
-from salver.bench.search import compare, highest_rate, sweep
+from salver.bench.search import Measure, compare, highest_rate, probe, sweep
 from salver.bench.statistics import Percentiles, bootstrap
 from salver.bench.summary import Summary, Window
 from salver.bench.validity import check_client
@@ -50,15 +50,11 @@ class Pretend:
 
     async def measure(self, rate: float, seed: int) -> Measurement:
         self.rates.append(rate)
+        return of_records(self.records(rate, seed), seed=seed, valid=self.valid)
+
+    def records(self, rate: float, seed: int) -> list[Record]:
         random = np.random.default_rng(seed)
-        records = [self._record(n, rate, random) for n in range(200)]
-        run = Run(records, [0.0 if self.valid else 9.0], 0.1, 100.0)
-        report = Report(
-            "mix", "http://x", "m", seed, 1.0, False, SLO, WINDOW, (),
-            check_client(run, [], 1.0), Summary.of(records, SLO, WINDOW),
-            {"a": Summary.of(records, SLO, WINDOW)}, 0.0,
-        )  # fmt: skip
-        return Measurement(report, records)
+        return [self._record(n, rate, random) for n in range(200)]
 
     def _record(self, number: int, rate: float, random: np.random.Generator) -> Record:
         late = number / 200 >= self.capacity / rate
@@ -69,6 +65,30 @@ class Pretend:
             [at + ttft, at + ttft + 0.1, at + ttft + 0.2], at + ttft + 0.2, 3, 0, True, 200,
             Ending.COMPLETE,
         )  # fmt: skip
+
+
+def of_records(records: list[Record], *, seed: int = 0, valid: bool = True) -> Measurement:
+    run = Run(records, [0.0 if valid else 9.0], 0.1, 100.0)
+    total = Summary.of(records, SLO, WINDOW)
+    client = check_client(run, [], 1.0, judged=len(records))
+    report = Report(
+        "mix", "http://x", "m", seed, 1.0, False, SLO, WINDOW, (), client, total, {"a": total}, 0.0
+    )
+    return Measurement(report, records)
+
+
+def _refused(number: int) -> Record:
+    at = number * 0.5
+    return Record(
+        number, at, "f", "a", "standard", "", 0, 8, 3, at, [], at + 0.001, ending=Ending.REFUSED
+    )
+
+
+def _always(made: Measurement) -> Measure:
+    async def run(rate: float, seed: int) -> Measurement:
+        return made
+
+    return run
 
 
 @given(capacity=st.floats(0.5, 300), start=st.floats(0.5, 50))
@@ -87,6 +107,44 @@ async def test_a_server_that_never_holds_has_no_rate() -> None:
     found = await highest_rate(Pretend(1e-9).measure, start=1, share=0.95, seeds=(0,))
     assert found.highest == 0
     assert "No rate" in of_points("title", found.points, found).text
+
+
+async def test_a_dead_server_is_not_asked_until_nothing_comes() -> None:
+    """At a rate at which nothing is judged, nothing was late."""
+    rates: list[float] = []
+
+    async def refuses(rate: float, seed: int) -> Measurement:
+        rates.append(rate)
+        return of_records([_refused(n) for n in range(int(rate * 10))])
+
+    found = await highest_rate(refuses, start=8, share=0.95, seeds=(0,))
+    assert found.highest == 0
+    assert rates == [8, 4, 2, 1, 0.5]
+
+
+async def test_a_run_in_which_nothing_is_judged_is_no_measurement() -> None:
+    made = of_records([])
+    assert made.report.client.problems == ("no arrival was judged",)
+    point = await probe(_always(made), 1.0, (0,))
+    assert not point.valid
+    assert (point.share.low, point.share.high) == (0.0, 1.0)
+
+
+async def test_few_arrivals_prove_little() -> None:
+    records = Pretend(100).records(10, 0)[:2]
+    point = await probe(_always(of_records(records)), 1.0, (0,))
+    assert point.share.value == 1.0
+    assert point.share.low == pytest.approx(0.34, abs=0.01)
+
+
+async def test_the_rate_that_was_drawn_stands_beside_the_one_asked() -> None:
+    made = await Pretend(100).measure(10, 0)
+    client = replace(made.report.client, intended_rate=1.75)
+    drawn = Measurement(replace(made.report, client=client), made.records)
+    point = await probe(_always(drawn), 2.0, (0, 1))
+    results = of_points("title", [point])
+    assert results.record["points"][0]["drawn_rate"] == 1.75
+    assert "2.00/s  1.75/s" in results.text
 
 
 async def test_a_rate_that_the_client_spoiled_does_not_count() -> None:

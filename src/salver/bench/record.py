@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from salver.telemetry import Ending, Latencies
+from salver.telemetry import Ending, Latencies, tpot_of
 
 
 class Record(Struct):
@@ -43,7 +43,6 @@ class Record(Struct):
         e2e = self.ended - self.at
         if not self.events:
             return Latencies(None, None, e2e, ())
-        first, last = self.events[0], self.events[-1]
-        tpot = (last - first) / (self.output_tokens - 1) if self.output_tokens > 1 else None
+        ttft, tokens = self.events[0] - self.at, self.output_tokens
         gaps = tuple(map(float.__sub__, self.events[1:], self.events))
-        return Latencies(first - self.at, tpot, e2e, gaps)
+        return Latencies(ttft, tpot_of(ttft, e2e, tokens), e2e, gaps, tokens)

@@ -75,7 +75,7 @@ def report_on(
         objectives=objectives,
         window=window,
         scalings=tuple(workload.scalings(rate_factor)),
-        client=check_client(run, arrivals, objectives.ttft),
+        client=check_client(run, arrivals, objectives.ttft, judged=len(judged)),
         total=Summary.of(judged, objectives, window),
         tenants={
             name: Summary.of(records, objectives, window) for name, records in by_tenant.items()

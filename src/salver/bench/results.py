@@ -94,13 +94,25 @@ def of_comparison(title: str, comparison: Comparison) -> Results:
 
 def _points_text(points: Sequence[Point]) -> str:
     rows = [
-        ("rate", "goodput", "95% interval", "good/s", "TTFT p50", "p95", "TPOT p50", "out/s", "")
+        (
+            "rate",
+            "drawn",
+            "goodput",
+            "95% interval",
+            "good/s",
+            "TTFT p50",
+            "p95",
+            "TPOT p50",
+            "out/s",
+            "",
+        )
     ]
     for point in points:
         total = point.runs[0].report.total
         rows.append(
             (
                 f"{point.rate:.2f}/s",
+                "-" if point.drawn_rate is None else f"{point.drawn_rate:.2f}/s",
                 *_interval(point.share),
                 f"{point.goodput_rate:.2f}",
                 seconds(total.ttft.p50),
@@ -123,6 +135,7 @@ def _found_text(found: Found) -> str:
 def _point_record(point: Point) -> dict[str, Any]:
     return {
         "rate": point.rate,
+        "drawn_rate": point.drawn_rate,
         "share": asdict(point.share),
         "goodput_rate": point.goodput_rate,
         "valid": point.valid,

@@ -1,7 +1,8 @@
 """Several runs: over rates, for the highest rate that still keeps its goodput, and of two servers.
 
 The highest rate is found by bisection on a share of goodput pooled over seeds. Each probe is as
-many runs as there are seeds; the interval around its share is a bootstrap over arrivals. Goodput
+many runs as there are seeds; the interval around its share is Wilson's over all their arrivals. A
+rate at which hardly anything comes tells nothing, so nothing is looked for below it. Goodput
 falls with the rate only on average, so the answer is a bracket: the highest rate that held and the
 lowest that did not. (Rejected: rising until it breaks, which stops at the first unlucky burst.)
 """
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from salver.bench.measure import Measurement
-from salver.bench.statistics import Floats, Interval, bootstrap
+from salver.bench.statistics import Floats, Interval, bootstrap, wilson
 from salver.telemetry import is_good
 
 FURTHEST = 4096.0  # how far from its start, as a factor, a search goes
+FEWEST = 10  # judged arrivals of a failed probe, below which no lower rate is looked for
 
 Measure = Callable[[float, int], Awaitable[Measurement]]
 """Runs the mix at a rate (requests per second) with a seed."""
@@ -33,6 +35,17 @@ class Point:
     @property
     def valid(self) -> bool:
         return all(run.report.valid for run in self.runs)
+
+    @property
+    def judged(self) -> int:
+        """How many arrivals its share rests on."""
+        return sum(run.report.total.arrivals for run in self.runs)
+
+    @property
+    def drawn_rate(self) -> float | None:
+        """Requests per second of the schedules drawn for this rate; None for a closed loop."""
+        drawn = [run.report.client.intended_rate for run in self.runs]
+        return float(np.mean(drawn)) if any(drawn) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,7 @@ async def probe(measure: Measure, rate: float, seeds: Sequence[int]) -> Point:
     """Run at one rate with every seed."""
     runs = [await measure(rate, seed) for seed in seeds]
     judged = [verdict for run in runs for verdict in good(run)]
-    share = bootstrap([judged], lambda groups: float(groups[0].mean()) if judged else 1.0)
+    share = wilson(round(sum(judged)), len(judged))
     rates = [run.report.total.goodput.rate for run in runs]
     return Point(rate, share, float(np.mean(rates)), tuple(runs))
 
@@ -97,6 +110,7 @@ async def highest_rate(
     """The highest rate whose goodput is at least `share`, to a relative `precision`.
 
     A probe that the client spoiled counts as failed: no rate is found that could not be measured.
+    Where none has held and a probe failed with under `FEWEST` judged arrivals, none is found.
     """
     points: list[Point] = []
     bracket = Bracket()
@@ -104,6 +118,8 @@ async def highest_rate(
         point = await probe(measure, rate, seeds)
         points.append(point)
         bracket = bracket.after(rate, held=point.valid and point.share.value >= share)
+        if not bracket.held and point.judged < FEWEST:
+            break
     in_order = sorted(points, key=lambda point: point.rate)
     return Found(bracket.held, bracket.failed, share, tuple(in_order))
 

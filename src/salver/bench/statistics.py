@@ -1,5 +1,6 @@
-"""Percentiles that say how many samples they rest on, and bootstrap intervals."""
+"""Percentiles that say how many samples they rest on, and intervals of shares and of ratios."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -37,11 +38,24 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with its 95% bootstrap interval."""
+    """A value with its 95% interval."""
 
     value: float
     low: float
     high: float
+
+
+def wilson(hits: int, count: int) -> Interval:
+    """The share of hits (Wilson, 1927): of few it knows little, even where all are alike.
+
+    Of none it knows nothing: 0, from 0 to 1.
+    """
+    if not count:
+        return Interval(0.0, 0.0, 1.0)
+    z = 1.96
+    middle = (hits + z * z / 2) / (count + z * z)
+    reach = z * math.sqrt(hits * (count - hits) / count + z * z / 4) / (count + z * z)
+    return Interval(hits / count, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
 def bootstrap(

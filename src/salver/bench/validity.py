@@ -41,14 +41,17 @@ class ClientCheck:
         return not self.problems
 
 
-def check_client(run: Run, arrivals: Sequence[Arrival], ttft: float | None) -> ClientCheck:
-    """Hold a run against the rules. `arrivals` is its schedule; empty for a closed loop."""
+def check_client(
+    run: Run, arrivals: Sequence[Arrival], ttft: float | None, *, judged: int
+) -> ClientCheck:
+    """Hold a run against the rules. `arrivals` is its schedule; empty for a closed loop. `judged`
+    is how many of them fall into the window."""
     bound = ttft or DEFAULT_TTFT
     lags = np.array([record.lag for record in run.records] or [0.0])
     lag_p99, beat_max = float(np.percentile(lags, 99)), max(run.beats, default=0.0)
     intended = _rate([arrival.at for arrival in arrivals])
     achieved = _rate([record.sent for record in run.records])
-    problems = []
+    problems = [] if judged else ["no arrival was judged"]
     if lag_p99 > LAG_SHARE * bound:
         problems.append(
             f"the client sent late: {lag_p99:.3f} s at the 99th percentile, over {LAG_SHARE:.0%} "

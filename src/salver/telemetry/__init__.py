@@ -14,7 +14,7 @@ from salver.telemetry.events import (
     UpstreamAsked,
 )
 from salver.telemetry.goodput import Ending, Goodput, Objectives, goodput, is_good
-from salver.telemetry.latency import Latencies, Stopwatch
+from salver.telemetry.latency import Latencies, Stopwatch, tpot_of
 
 __all__ = [
     "BreakerChanged",
@@ -35,4 +35,5 @@ __all__ = [
     "UpstreamAsked",
     "goodput",
     "is_good",
+    "tpot_of",
 ]

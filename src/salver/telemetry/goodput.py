@@ -3,7 +3,8 @@
 An arrival is good when it was answered in full and met every objective. Goodput counts good arrivals
 over *all* arrivals of a window: refused, failed, expired and wrong ones count against it, for a caller
 who was turned away was not served. A caller who hung up on purpose is judged on what it had seen by
-then: without a token yet, on how long it had waited.
+then: without a token yet, on how long it had waited; with some, on how slowly they had come, the
+silence at their end included.
 """
 
 from collections.abc import Iterable
@@ -69,14 +70,29 @@ def goodput(
 def is_good(ending: Ending, latencies: Latencies, objectives: Objectives) -> bool:
     """Whether one arrival was answered in full and in time."""
     if ending is Ending.ABANDONED:
-        waited = latencies.e2e if latencies.ttft is None else latencies.ttft
-        return _within(waited, objectives.ttft) and _within(latencies.tpot, objectives.tpot)
+        return _good_so_far(latencies, objectives)
     return (
         ending is Ending.COMPLETE
         and _within(latencies.ttft, objectives.ttft)
         and _within(latencies.tpot, objectives.tpot)
         and _within(latencies.e2e, objectives.e2e)
     )
+
+
+def _good_so_far(latencies: Latencies, objectives: Objectives) -> bool:
+    """Whether a caller who hung up had seen no bound broken.
+
+    Without a token its wait is held against the bounds on waits; against that on gaps where there
+    is no other, for then every silence would be good. A gap that it did not see the end of counts.
+    """
+    if not _within(latencies.e2e, objectives.e2e):
+        return False
+    if latencies.ttft is None:
+        alone = objectives.ttft is None and objectives.e2e is None
+        return _within(latencies.e2e, objectives.tpot if alone else objectives.ttft)
+    decoding = latencies.e2e - latencies.ttft
+    per_gap = decoding / max(1, latencies.tokens)
+    return _within(latencies.ttft, objectives.ttft) and _within(per_gap, objectives.tpot)
 
 
 def _within(seconds: float | None, bound: float | None) -> bool:

@@ -11,12 +11,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """One request's times. `ttft` is None without a token, `tpot` without a second one."""
+    """One request's times. `ttft` is None without a token, `tpot` without a second one; `tokens`
+    are those that TPOT counts."""
 
     ttft: float | None
     tpot: float | None
     e2e: float
     gaps: tuple[float, ...]
+    tokens: int = 0
+
+
+def tpot_of(ttft: float, e2e: float, tokens: int) -> float | None:
+    """Seconds per token after the first one; None for a single token."""
+    return (e2e - ttft) / (tokens - 1) if tokens > 1 else None
 
 
 class Stopwatch:
@@ -48,5 +55,4 @@ class Stopwatch:
             return Latencies(None, None, e2e, ())
         ttft = self._first - self._started
         longest = max(self._counts.values())
-        tpot = (e2e - ttft) / (longest - 1) if longest > 1 else None
-        return Latencies(ttft, tpot, e2e, tuple(self._gaps))
+        return Latencies(ttft, tpot_of(ttft, e2e, longest), e2e, tuple(self._gaps), longest)
