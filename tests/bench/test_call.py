@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from salver.bench.call import Call
 from salver.bench.record import Record
 from salver.bench.run import open_loop, prepare
 from salver.bench.target import Target
@@ -107,6 +108,13 @@ async def _late_error(exchange: "Exchange") -> None:
     exchange.writer.write(b"0\r\n\r\n")
 
 
+async def _begun_and_late(exchange: "Exchange") -> None:
+    exchange.head()
+    exchange.token()
+    exchange.event({"error": {"message": "late", "code": 504}})
+    exchange.writer.write(b"0\r\n\r\n")
+
+
 async def _hang_up(exchange: "Exchange") -> None:
     exchange.head()
     exchange.token()
@@ -133,13 +141,15 @@ def _status(status: int) -> Callable[["Exchange"], Awaitable[None]]:
     [
         (_status(429), Ending.REFUSED, "no"),
         (_status(503), Ending.REFUSED, "no"),
-        (_status(504), Ending.EXPIRED, "no"),
+        (_status(504), Ending.REFUSED, "no"),
+        (_status(408), Ending.REFUSED, "no"),
         (_status(400), Ending.FAILED, "no"),
         (_status(500), Ending.FAILED, "no"),
         (_short, Ending.WRONG, "1 tokens instead of 4"),
         (_no_done, Ending.WRONG, "without its end"),
         (_error_event, Ending.FAILED, "broke"),
-        (_late_error, Ending.EXPIRED, "late"),
+        (_late_error, Ending.REFUSED, "late"),
+        (_begun_and_late, Ending.EXPIRED, "late"),
         (_hang_up, Ending.FAILED, "closed"),
         (_garbage, Ending.FAILED, "not HTTP"),
         (_not_json, Ending.FAILED, "not an event"),
@@ -152,6 +162,18 @@ async def test_an_answer_that_is_none(
     record = await call(target)
     assert record.ending is ending
     assert problem in record.problem
+
+
+@pytest.mark.parametrize(("now", "ending"), [(0.1, Ending.REFUSED), (4.9, Ending.EXPIRED)])
+async def test_a_deadline_that_is_said_to_have_passed_long_before_it_is_a_refusal(
+    target: Target, now: float, ending: Ending
+) -> None:
+    """Of 5 s. Taken for a wait, a refusal at once would be the best TTFT of all."""
+    (prepared,) = prepare([ARRIVAL], target, exact=True)
+    call = Call(prepared, 0.0, 0.0)
+    call.on_status(504, now)
+    call.on_end(now)
+    assert call.record.ending is ending
 
 
 async def test_nobody_there() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from salver.bench.kept import kept
 from salver.bench.measure import Measurement
+from salver.bench.plots import distribution
 from salver.bench.record import Record
 from salver.bench.report import Report
 from salver.bench.results import of_comparison, of_points, of_run
@@ -210,11 +211,39 @@ async def test_who_waited_in_vain_counts_as_having_waited() -> None:
     refused = Record(
         998, 1.0, "f", "a", "standard", "", 0, 8, 3, 1.0, [], 1.001, ending=Ending.REFUSED
     )
-    summary = Summary.of([*run.records, waiting, refused], SLO, WINDOW)
+    gone = Record(
+        997, 1.0, "f", "a", "standard", "", 0, 8, 3, 1.0, [], 43.0, ending=Ending.ABANDONED
+    )
+    summary = Summary.of([*run.records, waiting, refused, gone], SLO, WINDOW)
     assert summary.ttft.worst == 60.0
-    assert summary.ttft.samples == 201
-    assert summary.goodput.arrivals == 202
+    assert summary.ttft.samples == 202
+    assert summary.goodput.arrivals == 203
     assert summary.goodput.good == 200
+
+
+def test_tokens_per_second_are_of_those_that_came_in_the_window() -> None:
+    """Asked for before it, in it, and answered long after it; four tokens in two events each."""
+
+    def answer(number: int, at: float, events: list[float]) -> Record:
+        return Record(
+            number, at, "f", "a", "standard", "", 0, 8, 4, at, events, events[-1], 4, 0, True, 200,
+            Ending.COMPLETE,
+        )  # fmt: skip
+
+    records = [
+        answer(0, 1.0, [4.0, 6.0]),
+        answer(1, 7.0, [8.0, 9.0]),
+        answer(2, 14.0, [14.0, 40.0]),
+    ]
+    summary = Summary.of(records, SLO, Window(5.0, 15.0))
+    assert summary.arrivals == 2
+    assert summary.output_tokens == 8
+    assert summary.output_rate == (2 + 4 + 2) / 10
+
+
+def test_a_share_of_arrivals_is_over_all_of_them() -> None:
+    """Two of four waited and know how long, one of them not at all."""
+    assert distribution("x", [3.0, 0.0], among=4).points == [(3.0, 0.5)]
 
 
 async def test_a_page_needs_nothing_from_elsewhere() -> None:

@@ -15,6 +15,7 @@ from salver.bench.sse import DONE, EventReader, read_event
 from salver.telemetry import Ending
 from salver.workload import Arrival
 
+EARLY_SHARE = 0.05  # of a timeout, by which a server's own clock may end a call sooner
 MAX_PROBLEM = 300  # characters of a server's error kept
 _REFUSALS = (429, 503)
 _EXPIRED = (408, 504)
@@ -92,10 +93,10 @@ class Call:
     def on_end(self, now: float) -> None:
         status = self.record.status
         if status == 200:
-            self._end(self._judged(), now, self.record.problem)
+            self._end(self._judged(now), now, self.record.problem)
             return
         ending = Ending.REFUSED if status in _REFUSALS else Ending.FAILED
-        ending = Ending.EXPIRED if status in _EXPIRED else ending
+        ending = self._expiry(now) if status in _EXPIRED else ending
         self._end(ending, now, self._error.decode(errors="replace"))
 
     def on_lost(self, reason: str, now: float) -> None:
@@ -121,11 +122,21 @@ class Call:
             record.problem = event.error.message[:MAX_PROBLEM] or "an error without a message"
             self._expired = event.error.is_expiry
 
-    def _judged(self) -> Ending:
+    def _expiry(self, now: float) -> Ending:
+        """What it is when the server says that the deadline passed.
+
+        Said early and without a token it is a refusal: taken for a wait, a server that says so at
+        once would have the shortest waits of all.
+        """
+        patience = self._prepared.arrival.timeout * (1 - EARLY_SHARE)
+        early = now - self._start - self.record.at < patience
+        return Ending.REFUSED if early and not self.record.events else Ending.EXPIRED
+
+    def _judged(self, now: float) -> Ending:
         """What a stream that ended by itself is worth."""
         record = self.record
         if record.problem:
-            return Ending.EXPIRED if self._expired else Ending.FAILED
+            return self._expiry(now) if self._expired else Ending.FAILED
         if not (self._finished and self._closed):
             record.problem = "the stream ended without its end"
             return Ending.WRONG

@@ -68,11 +68,11 @@ def svg(chart: Chart) -> str:
     )
 
 
-def distribution(name: str, samples: Sequence[float]) -> Series:
-    """The share of samples that are at most x."""
-    ordered = sorted(sample for sample in samples if sample > 0)
-    count = len(ordered)
-    return Series(name, [(value, (rank + 1) / count) for rank, value in enumerate(ordered)])
+def distribution(name: str, samples: Sequence[float], among: int) -> Series:
+    """The share of so many that have a sample of at most x. Samples of 0 count and are not drawn,
+    since the axis may be logarithmic."""
+    ranked = enumerate(sorted(samples), start=1)
+    return Series(name, [(value, rank / among) for rank, value in ranked if value > 0])
 
 
 def _axes(chart: Chart, points: Sequence[Point]) -> tuple[Axis, Axis]:

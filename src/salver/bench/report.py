@@ -64,7 +64,7 @@ def report_on(
     objectives, window = objectives_of(mix), window_of(mix)
     judged = window.judged(run.records)
     names = sorted({record.tenant for record in judged})
-    by_tenant = {name: [record for record in judged if record.tenant == name] for name in names}
+    by_tenant = {name: [one for one in run.records if one.tenant == name] for name in names}
     return Report(
         mix=mix.name,
         url=target.url,
@@ -76,7 +76,7 @@ def report_on(
         window=window,
         scalings=tuple(workload.scalings(rate_factor)),
         client=check_client(run, arrivals, objectives.ttft, judged=len(judged)),
-        total=Summary.of(judged, objectives, window),
+        total=Summary.of(run.records, objectives, window),
         tenants={
             name: Summary.of(records, objectives, window) for name, records in by_tenant.items()
         },

@@ -29,8 +29,9 @@ def run_charts(report: Report, records: Sequence[Record]) -> list[Chart]:
 
 def _distributions(report: Report, judged: Sequence[Record]) -> list[Chart]:
     by_tenant = {name: [r for r in judged if r.tenant == name] for name in report.tenants}
-    firsts = [distribution(name, _waits(records)) for name, records in by_tenant.items()]
-    gaps = [distribution(name, _gaps(records)) for name, records in by_tenant.items()]
+    firsts = [distribution(name, _waits(of), len(of)) for name, of in by_tenant.items()]
+    all_gaps = {name: _gaps(of) for name, of in by_tenant.items()}
+    gaps = [distribution(name, of, len(of)) for name, of in all_gaps.items()]
     return [
         Chart("Time to first token: share of arrivals that waited at most so long", "", "", firsts,
               "seconds", "share", True, 1.0, _mark("SLO", report.objectives.ttft)),

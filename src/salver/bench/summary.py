@@ -28,8 +28,10 @@ class Window:
 class Summary:
     """One group of arrivals. Latencies are in seconds and count from the intended instant.
 
-    `ttft` includes arrivals that got no token before their deadline, at the time they had waited,
-    which is a lower bound; refused and failed ones have no latency and count against goodput only.
+    `ttft` includes arrivals that got no token before their deadline or before they hung up, at the
+    time they had waited, which is a lower bound; refused and failed ones have no latency and count
+    against goodput only. `output_rate` is of the tokens that came inside the window, whenever they
+    were asked for; `output_tokens` are all of the arrivals judged.
     `worst_itl` is each request's longest gap; `tokens_per_event` tells what one gap stands for.
     """
 
@@ -50,7 +52,9 @@ class Summary:
 
     @classmethod
     def of(cls, records: Sequence[Record], objectives: Objectives, window: Window) -> "Summary":
-        """Of the records given, all of which are judged."""
+        """Of those that the window judges. The others count only with tokens that came in it."""
+        in_window = sum(_tokens_within(window, record) for record in records)
+        records = window.judged(records)
         all_latencies = [record.latencies() for record in records]
         pairs = list(zip(records, all_latencies, strict=True))
         answered = [each for record, each in pairs if record.ending is Ending.COMPLETE]
@@ -68,7 +72,7 @@ class Summary:
             input_tokens=sum(record.input_tokens for record in records),
             cached_tokens=sum(record.cached_tokens for record in records),
             output_tokens=output,
-            output_rate=output / window.seconds,
+            output_rate=in_window / window.seconds,
             tokens_per_event=output / events if events else 0.0,
             ttft=Percentiles.of(
                 [ttft for record in records if (ttft := waited(record)) is not None]
@@ -81,7 +85,17 @@ class Summary:
 
 
 def waited(record: Record) -> float | None:
-    """Seconds to the first token, or until the deadline without one; None for other endings."""
+    """Seconds to the first token, or without one until the deadline or until its caller hung up;
+    None for other endings."""
     if record.events:
         return record.events[0] - record.at
-    return record.ended - record.at if record.ending is Ending.EXPIRED else None
+    in_vain = record.ending in (Ending.EXPIRED, Ending.ABANDONED)
+    return record.ended - record.at if in_vain else None
+
+
+def _tokens_within(window: Window, record: Record) -> float:
+    """Of an answer's tokens, those that came in the window; each event stands for as many."""
+    if not record.events:
+        return 0.0
+    events = sum(window.begin <= at < window.end for at in record.events)
+    return record.output_tokens * events / len(record.events)

@@ -28,7 +28,7 @@ class Ending(StrEnum):
 
     COMPLETE = "complete"
     WRONG = "wrong"  # answered, but not as asked: cut short, or not ended
-    REFUSED = "refused"  # turned away by a rule: 429 or 503
+    REFUSED = "refused"  # turned away by a rule: 429 or 503; 408 or 504 long before the deadline
     EXPIRED = "expired"  # the deadline passed, whoever noticed it
     FAILED = "failed"  # any other error, lost connections included
     ABANDONED = "abandoned"  # its caller hung up, as the mix said
