@@ -89,6 +89,24 @@ async def _short(exchange: "Exchange") -> None:
     exchange.end(1)
 
 
+async def _empty(exchange: "Exchange") -> None:
+    exchange.head()
+    exchange.end(4)
+
+
+def _uncounted(reason: str) -> Callable[["Exchange"], Awaitable[None]]:
+    """One token of four, by a server that gives no usage."""
+
+    async def answer(exchange: "Exchange") -> None:
+        exchange.head()
+        exchange.token()
+        exchange.event({"choices": [{"text": "", "finish_reason": reason}]})
+        exchange.event("[DONE]")
+        exchange.writer.write(b"0\r\n\r\n")
+
+    return answer
+
+
 async def _no_done(exchange: "Exchange") -> None:
     exchange.head()
     exchange.token()
@@ -146,6 +164,9 @@ def _status(status: int) -> Callable[["Exchange"], Awaitable[None]]:
         (_status(400), Ending.FAILED, "no"),
         (_status(500), Ending.FAILED, "no"),
         (_short, Ending.WRONG, "1 tokens instead of 4"),
+        (_empty, Ending.WRONG, "without text"),
+        (_uncounted("stop"), Ending.WRONG, "no count of tokens"),
+        (_uncounted("length"), Ending.COMPLETE, ""),
         (_no_done, Ending.WRONG, "without its end"),
         (_error_event, Ending.FAILED, "broke"),
         (_late_error, Ending.REFUSED, "late"),

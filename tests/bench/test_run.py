@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from salver.bench.connection import Address, Pool
 from salver.bench.measure import measure
 from salver.bench.run import Progress, Run
+from salver.bench.table import report_text
 from salver.bench.target import Target
 from salver.bench.validity import check_client
 from salver.contract import TrafficClass
+from salver.errors import BackendUnavailable
 from salver.telemetry import Ending
 from salver.workload import Arrival, Workload
 
@@ -92,6 +95,64 @@ def test_a_client_that_is_stopped_invalidates_its_run(
     assert report["client"]["beat_max"] > 1.5
     assert any("stood still" in problem for problem in report["client"]["problems"])
     assert "no measurement" in err
+
+
+async def test_who_can_ask_nothing_is_told_and_measures_nothing(
+    stub: "Stub", target: Target, make_workload: MakeWorkload
+) -> None:
+    """A typo in the model is 404 each, a missing key 401 each: no 0% of the server's."""
+
+    async def unknown(exchange: "Exchange") -> None:
+        exchange.head(404)
+        exchange.chunk(b"no such model")
+        exchange.writer.write(b"0\r\n\r\n")
+
+    stub.answer = unknown
+    with pytest.raises(BackendUnavailable, match="answers no request: no such model"):
+        await measure(make_workload(), target)
+    nobody = Target("http://127.0.0.1:9", "none")
+    with pytest.raises(BackendUnavailable, match="cannot connect"):
+        await measure(make_workload(), nobody)
+
+
+async def test_a_server_that_refuses_all_is_measured(
+    stub: "Stub", target: Target, make_workload: MakeWorkload
+) -> None:
+    async def full(exchange: "Exchange") -> None:
+        exchange.head(429)
+        exchange.chunk(b"full")
+        exchange.writer.write(b"0\r\n\r\n")
+
+    stub.answer = full
+    report = (await measure(make_workload(duration="500ms"), target)).report
+    assert report.total.goodput.share == 0.0
+    assert report.problems == (("full", report.total.arrivals),)
+    assert f"{report.total.arrivals} x full" in report_text(report)
+
+
+async def test_the_warm_up_is_of_the_rate_that_is_measured(
+    stub: "Stub", target: Target, make_workload: MakeWorkload
+) -> None:
+    """Another rate says other things: drawn at factor 1, every run would send the same warm-up."""
+    workload = make_workload(duration="500ms")
+    for factor in (1.0, 2.0):
+        await measure(workload, target, rate_factor=factor)
+    prompts = [tuple(body["prompt"]) for _, _, body in stub.requests]
+    assert len(set(prompts)) == len(prompts)
+
+
+async def test_a_name_that_stands_for_several_addresses(
+    stub: "Stub", make_workload: MakeWorkload
+) -> None:
+    """As localhost does for ::1 before 127.0.0.1, where most servers listen."""
+    port = int(stub.url.rpartition(":")[2])
+    pool = Pool(Address(("127.0.0.2", "127.0.0.3", "127.0.0.1"), port), time.monotonic)
+    for _ in range(2):
+        (await pool.connect()).abort()
+    await asyncio.sleep(0.2)  # until the server's thread has seen both
+    assert stub.connections == 2
+    with pytest.raises(OSError, match="111"):
+        await Pool(Address(("127.0.0.2", "127.0.0.3"), port), time.monotonic).connect()
 
 
 async def test_callers_that_hang_up_close_their_connections(

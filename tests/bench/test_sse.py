@@ -35,4 +35,4 @@ def test_an_event_without_end_is_refused() -> None:
 )
 def test_what_an_event_says(data: bytes, has_text: bool, finished: bool) -> None:
     event = read_event(data)
-    assert (event.has_text, event.finished) == (has_text, finished)
+    assert (event.has_text, bool(event.finish_reason)) == (has_text, finished)

@@ -54,7 +54,8 @@ class Call:
         self._start = start
         self._reader = EventReader()
         self._error = b""
-        self._finished = self._closed = self._expired = False
+        self._finish_reason = ""
+        self._closed = self._expired = False
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def perform(self, pool: Pool) -> Record:
@@ -110,8 +111,8 @@ class Call:
         record = self.record
         if event.has_text:
             record.events.append(now - self._start)
-        if event.finished:
-            self._finished = True
+        if event.finish_reason:
+            self._finish_reason = event.finish_reason
         if usage := event.usage:
             record.counted = True
             record.output_tokens = usage.completion_tokens
@@ -137,13 +138,23 @@ class Call:
         record = self.record
         if record.problem:
             return self._expiry(now) if self._expired else Ending.FAILED
-        if not (self._finished and self._closed):
+        if not (self._finish_reason and self._closed):
             record.problem = "the stream ended without its end"
-            return Ending.WRONG
-        if self._prepared.exact and record.counted and record.output_tokens != record.max_tokens:
-            record.problem = f"{record.output_tokens} tokens instead of {record.max_tokens}"
-            return Ending.WRONG
-        return Ending.COMPLETE
+        elif self._prepared.exact:
+            record.problem = self._missing()
+        return Ending.WRONG if record.problem else Ending.COMPLETE
+
+    def _missing(self) -> str:
+        """What an answer that was to have all its tokens lacks, or nothing. A server that counts
+        none is taken at its word where it says that it ended at the length asked for."""
+        record = self.record
+        if not record.events:
+            return "an answer without text"
+        if record.counted and record.output_tokens != record.max_tokens:
+            return f"{record.output_tokens} tokens instead of {record.max_tokens}"
+        if not record.counted and self._finish_reason != "length":
+            return f"no count of tokens, and ended by {self._finish_reason!r}, not by length"
+        return ""
 
     def _end(self, ending: Ending, now: float, problem: str = "") -> None:
         record = self.record

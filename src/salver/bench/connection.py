@@ -32,9 +32,10 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is; `tls` is None for plain HTTP."""
+    """Where a server is; `tls` is None for plain HTTP. Of several hosts the first that can be
+    connected to is taken, as a name may stand for addresses at which nobody listens."""
 
-    host: str
+    hosts: tuple[str, ...]
     port: int
     tls: ssl.SSLContext | None = None
 
@@ -107,6 +108,7 @@ class Pool:
     def __init__(self, address: Address, clock: Clock) -> None:
         self.now = clock
         self._address = address
+        self._hosts = list(address.hosts)  # the one that was connected to last is the first
         self._idle: list[Connection] = []
 
     async def take(self) -> Connection:
@@ -121,12 +123,19 @@ class Pool:
 
     async def connect(self) -> Connection:
         """A new connection. Raises OSError."""
+        for host in self._hosts[:-1]:
+            try:
+                connection = await self._connected(host)
+            except OSError:
+                continue
+            self._hosts.sort(key=host.__ne__)
+            return connection
+        return await self._connected(self._hosts[-1])
+
+    async def _connected(self, host: str) -> Connection:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: Connection(self, self.now),
-            self._address.host,
-            self._address.port,
-            ssl=self._address.tls,
+            lambda: Connection(self, self.now), host, self._address.port, ssl=self._address.tls
         )
         return connection
 

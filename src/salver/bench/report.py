@@ -1,5 +1,6 @@
 """Everything one run has to say, as a value, as JSON, and as its raw records."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from salver.bench.target import Target
 from salver.bench.validity import ClientCheck, check_client
 from salver.telemetry import Objectives
 from salver.workload import Arrival, Mix, Scaling, Workload
+
+PROBLEMS_TOLD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Report:
     total: Summary
     tenants: dict[str, Summary]
     drain_seconds: float
+    problems: tuple[tuple[str, int], ...] = ()  # the commonest of judged arrivals, how often each
 
     @property
     def valid(self) -> bool:
@@ -81,7 +85,13 @@ def report_on(
             name: Summary.of(records, objectives, window) for name, records in by_tenant.items()
         },
         drain_seconds=max(0.0, run.seconds - max((r.at for r in run.records), default=0.0)),
+        problems=_commonest_problems(judged),
     )
+
+
+def _commonest_problems(judged: Sequence[Record]) -> tuple[tuple[str, int], ...]:
+    found = Counter(record.problem for record in judged if record.problem)
+    return tuple(found.most_common(PROBLEMS_TOLD))
 
 
 def as_record(report: Report) -> dict[str, Any]:

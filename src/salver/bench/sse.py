@@ -51,8 +51,9 @@ class Event(Struct):
         return any(_text(choice) for choice in self.choices)
 
     @property
-    def finished(self) -> bool:
-        return any(choice.finish_reason for choice in self.choices)
+    def finish_reason(self) -> str:
+        """Why the answer ended; empty before its end."""
+        return next((one.finish_reason for one in self.choices if one.finish_reason), "")
 
 
 DONE = b"[DONE]"

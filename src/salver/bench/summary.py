@@ -49,6 +49,7 @@ class Summary:
     itl: Percentiles
     worst_itl: Percentiles
     e2e: Percentiles
+    uncounted: int = 0  # of the answers in full, those whose tokens the server did not count
 
     @classmethod
     def of(cls, records: Sequence[Record], objectives: Objectives, window: Window) -> "Summary":
@@ -81,6 +82,9 @@ class Summary:
             itl=Percentiles.of([gap for each in all_latencies for gap in each.gaps]),
             worst_itl=Percentiles.of([max(each.gaps) for each in all_latencies if each.gaps]),
             e2e=Percentiles.of([each.e2e for each in answered]),
+            uncounted=sum(
+                record.ending is Ending.COMPLETE and not record.counted for record in records
+            ),
         )
 
 

@@ -8,6 +8,8 @@ from salver.bench.summary import Summary
 from salver.telemetry import Objectives
 from salver.workload import Scaling
 
+PROBLEM_COLUMNS = 100
+
 
 def report_text(report: Report) -> str:
     """One run: what was asked, what came of it, and whether the client can be believed."""
@@ -49,6 +51,11 @@ def scaling_text(scaling: Scaling) -> str:
     return f"{scaling.trace}: {factors or 'nothing of it used'}"
 
 
+def problem_text(problem: str, times: int) -> str:
+    """What went wrong and how often, in one line."""
+    return f"{times} x {' '.join(problem.split())[:PROBLEM_COLUMNS]}"
+
+
 def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:
     return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
 
@@ -65,7 +72,11 @@ def _head(report: Report) -> str:
          f"{total.cached_tokens} of them cached"),
         ("seed, drain", f"{report.seed}, {seconds(report.drain_seconds)}"),
     ]  # fmt: skip
+    if total.uncounted:
+        said = f"{total.uncounted} answers, by the server: an event is taken for a token"
+        rows.append(("NOT COUNTED", said))
     rows += [("scaled", scaling_text(scaling)) for scaling in report.scalings]
+    rows += [("problem", problem_text(*problem)) for problem in report.problems]
     if report.closed_loop:
         rows.append(("CLOSED LOOP", "a slow server slows its own load: no measure of overload"))
     width = max(len(name) for name, _ in rows)

@@ -34,7 +34,7 @@ class Target:
         )
 
     def address(self) -> Address:
-        """The server's address, resolved once.
+        """The server's addresses, resolved once.
 
         Raises:
             InvalidValue: not an http(s) URL.
@@ -47,14 +47,14 @@ class Target:
         tls = ssl.create_default_context() if parts.scheme == "https" else None
         port = parts.port or (443 if tls else 80)
         if tls:
-            return Address(parts.hostname, port, tls)
+            return Address((parts.hostname,), port, tls)
         try:
             found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise BackendUnavailable(
                 f"{parts.hostname} is not known: {error.strerror}", rule="bench.url"
             ) from None
-        return Address(str(found[0][4][0]), port)
+        return Address(tuple(dict.fromkeys(str(one[4][0]) for one in found)), port)
 
     def request(self, arrival: Arrival, *, ignore_eos: bool) -> bytes:
         """The request, head and body."""
