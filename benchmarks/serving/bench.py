@@ -4,14 +4,14 @@
 
 Looks for the highest rate that each server keeps at 95% goodput, or runs at the rates given. Every
 run is kept under --output as it ends, and the same command goes on where an earlier one stopped:
---seconds bounds one piece, and the command ends with code 3 while something is left to do. The table
-of what is complete is written each time.
+--seconds bounds one piece, and the command ends with code 3 while something is left to do, and with 1
+when what is left is of servers that failed. The table of what is complete is written each time.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -30,7 +30,7 @@ from peers import default_root, locate  # isort: skip - beside servers' own path
 HERE = Path(__file__).resolve().parent
 MIXES = HERE.parent / "mixes"
 CONTRACT = HERE / "contract.yaml"
-SOMETHING_LEFT = 3
+SOMETHING_FAILED, SOMETHING_LEFT = 1, 3
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Task:
         """What is found already, if nothing is left to do."""
         try:
             return self.make(server, workload, "", float("-inf"))
-        except OutOfTime:
+        except (OutOfTime, ServerFailed):
             return None
 
     def make(
         self, server: Server, workload: Workload, url: str, deadline: float
     ) -> "Cell | list[Point]":
-        """Do what is left under one mix. Raises OutOfTime."""
+        """Do what is left under one mix. Raises OutOfTime, ServerFailed."""
         directory = self.output / f"{workload.mix.name}-{server.name}"
         bench = Bench(url, directory, self.data, deadline)
         if self.rates:
@@ -74,10 +74,10 @@ def main() -> int:
         print(failed, file=sys.stderr)
         return 2
     task = task_of(options)
-    failures = {} if options.only else dict(missing)
-    failures |= in_turn(chosen, partial(serve, task))
+    absent = {} if options.only else dict(missing)
+    failed = in_turn(chosen, partial(serve, task))
     left = [server.name for server in chosen if task.left(server)]
-    return leave(task.output, report(task, chosen, failures), left)
+    return leave(task.output, report(task, chosen, absent | failed), left, failed)
 
 
 def in_turn(chosen: Sequence[Server], serve: Callable[[Server], None]) -> dict[str, str]:
@@ -93,12 +93,18 @@ def in_turn(chosen: Sequence[Server], serve: Callable[[Server], None]) -> dict[s
     return failures
 
 
-def leave(output: Path, text: str, left: Sequence[str]) -> int:
-    """Write and print the report; the command's exit code, by whether a server is left to do."""
+def leave(output: Path, text: str, left: Sequence[str], failed: Collection[str]) -> int:
+    """Write and print the report; the command's exit code, by whether a server is left to do.
+
+    One that failed is not: the same command would meet the same end for ever.
+    """
     (output / "report.md").write_text(text)
     print(text)
+    left = [name for name in left if name not in failed]
     print(f"left to do: {', '.join(left) or 'nothing'}")
-    return SOMETHING_LEFT if left else 0
+    if left:
+        return SOMETHING_LEFT
+    return SOMETHING_FAILED if failed else 0
 
 
 def task_of(options: argparse.Namespace) -> Task:

@@ -16,12 +16,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from servers import NAME
+from servers import NAME, ServerFailed
 
 from salver.bench.kept import kept
 from salver.bench.measure import Measurement, measure
 from salver.bench.search import Found, Measure, Point, highest_rate, probe
 from salver.bench.target import Target
+from salver.errors import BackendUnavailable
 from salver.workload import Mix, Workload
 from salver.workload.mix import Arrivals, ClosedLoop
 
@@ -132,7 +133,7 @@ class Bench:
     deadline: float = float("-inf")
 
     async def search(self, workload: Workload, asked: Asked, server: str, weights: str) -> Cell:
-        """All of a cell. Raises OutOfTime."""
+        """All of a cell. Raises OutOfTime, ServerFailed."""
         runs = self.runs(workload)
         capacity = await self._capacity(workload)
         found, beyond = await highest_and_beyond(runs, capacity * START, asked)
@@ -160,21 +161,26 @@ class Bench:
 
         async def run(rate: float, seed: int) -> Measurement:
             _, made = await self._made(Workload(closed, self.data), seed)
+            answers_per_second(made)  # what told nothing is not kept
             return made
 
-        made = await kept(run, self.directory / "closed-loop", closed)(0.0, 0)
-        answered = [record.ended for record in made.records if record.counted]
-        return len(answered) / max(answered)
+        return answers_per_second(await kept(run, self.directory / "closed-loop", closed)(0.0, 0))
 
     async def _made(
         self, workload: Workload, seed: int, factor: float = 1.0
     ) -> tuple[float, Measurement]:
-        """A run, and the share of the machine that others took meanwhile."""
+        """A run, and the share of the machine that others took meanwhile.
+
+        Raises OutOfTime, ServerFailed.
+        """
         if time.monotonic() + workload.mix.duration + ENDING_SECONDS > self.deadline:
             raise OutOfTime
         target = Target(self.url, NAME)
         before = CpuTime.of(os.getpid())
-        made = await measure(workload, target, seed=seed, rate_factor=factor)
+        try:
+            made = await measure(workload, target, seed=seed, rate_factor=factor)
+        except BackendUnavailable as error:
+            raise ServerFailed(str(error)) from None
         return CpuTime.of(os.getpid()).foreign_since(before), made
 
     def _note(self, rate: float, foreign: float) -> None:
@@ -187,6 +193,15 @@ class Bench:
         told = [json.loads(line) for line in lines]
         asked = (one for one in told if rates is None or one["rate"] in rates)
         return max((float(one["others_took"]) for one in asked), default=0.0)
+
+
+def answers_per_second(made: Measurement) -> float:
+    """Of a closed loop. Raises ServerFailed: there was none."""
+    answered = [record.ended for record in made.records if record.counted]
+    if not answered:
+        why = "; ".join(problem for problem, _ in made.report.problems) or "and says nothing"
+        raise ServerFailed(f"{made.report.url} answers nothing in a closed loop: {why}")
+    return len(answered) / max(answered)
 
 
 def closed_loop_of(mix: Mix) -> Mix:

@@ -10,7 +10,8 @@ one run leaves behind, the next one meets. Goodput counts good arrivals per seco
 refused ones included. What has to hold of Salver: at the last factor at least 90% of the best.
 
 Runs are kept and gone on from as in `bench.py`, whose kept runs count here too under one --output:
---seconds bounds one piece, and the command ends with code 3 while something is left to do.
+--seconds bounds one piece, and the command ends with code 3 while something is left to do, and
+with 1 when what is left is of servers that failed.
 """
 
 import argparse
@@ -51,11 +52,11 @@ class Task:
         """What is found already, if nothing is left to do."""
         try:
             return uvloop.run(self.make(server, "", float("-inf")))
-        except OutOfTime:
+        except (OutOfTime, ServerFailed):
             return None
 
     async def make(self, server: Server, url: str, deadline: float) -> Swept:
-        """Find the capacity, then go over it. Raises OutOfTime."""
+        """Find the capacity, then go over it. Raises OutOfTime, ServerFailed."""
         directory = self.output / f"{self.workload.mix.name}-{server.name}"
         bench = Bench(url, directory, self.data, deadline)
         capacity, held = self.capacities.get(server.name), True
@@ -79,9 +80,9 @@ def main() -> int:
         print(failed, file=sys.stderr)
         return 2
     deadline = time.monotonic() + options.seconds
-    failures = in_turn(chosen, lambda server: serve(task, server, deadline))
+    failed = in_turn(chosen, lambda server: serve(task, server, deadline))
     left = [server.name for server in chosen if task.kept(server) is None]
-    return leave(task.output, report(task, chosen, failures), left)
+    return leave(task.output, report(task, chosen, failed), left, failed)
 
 
 def choose(place: Place, options: argparse.Namespace) -> list[Server]:

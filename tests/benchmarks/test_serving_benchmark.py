@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -130,6 +130,41 @@ def test_past_capacity_is_swept_in_pieces(serving: ModuleType, tmp_path: Path) -
     assert "of its best goodput at 1x: " in text
     assert text.count("| salver (8-bit) | ") == 1 + len(found.points)
     assert "- absent has no rows: gone" in text
+
+
+BROKEN = (sys.executable, "-c", "raise SystemExit(7)")
+
+
+@pytest.mark.parametrize("name", ["bench", "overload"])
+def test_a_server_that_does_not_start_is_not_left_to_do_for_ever(
+    serving: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mix.yaml").write_text(MIX)
+    command, servers = getattr(serving, name), serving.servers
+    broken = servers.Server("salver", "8-bit", BROKEN, starts_within=0.0)
+    monkeypatch.setattr(command, "locate", lambda *_: None)
+    monkeypatch.setattr(command, "servers", lambda *_: ([broken], {}))
+    arguments = ["", str(tmp_path / "mix.yaml"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert command.main() == 1
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "salver has no rows: salver ended with 7 before it was ready" in report
+
+
+async def test_a_server_that_answers_nothing_has_failed(
+    serving: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its closed loop is not kept either."""
+    cells, workload = serving.cells, Workload(load_mix(MIX))
+    bench = cells.Bench("http://127.0.0.1:9", tmp_path / "cell", (), float("inf"))
+    asked = cells.Asked(0.95, [0], 2.0)
+    with pytest.raises(serving.servers.ServerFailed, match="cannot connect"):
+        await bench.search(workload, asked, "none", "")
+    report = SimpleNamespace(url="http://x", problems=(("broke", 3),))
+    silent = SimpleNamespace(report=report, records=[])
+    with pytest.raises(serving.servers.ServerFailed, match="nothing in a closed loop: broke"):
+        cells.answers_per_second(silent)
+    assert not list((tmp_path / "cell").rglob("run-*"))
 
 
 async def test_a_search_that_an_unlucky_burst_ended_goes_on_beyond_it(
