@@ -11,6 +11,7 @@ from servers import Server
 
 from salver.bench.report import objectives_of
 from salver.bench.search import Point
+from salver.bench.several import pooled
 from salver.bench.table import objectives_text, scaling_text, seconds
 from salver.workload import Workload
 
@@ -140,15 +141,15 @@ def _capacity_cells(cell: Cell, *, beyond: bool) -> tuple[str, ...]:
 
 
 def _point_cells(point: Point) -> tuple[str, ...]:
-    """Latencies and tokens are of the first seed's run."""
-    total = point.runs[0].report.total
+    """Over all seeds together."""
+    total = pooled(point.runs)
     return (
         "-" if point.drawn_rate is None else f"{point.drawn_rate:.2f}/s",
         _share(point),
-        str(sum(run.report.total.arrivals for run in point.runs)),
+        str(total.arrivals),
         f"{seconds(total.ttft.p50)}, {seconds(total.ttft.p95)}",
         f"{seconds(total.tpot.p50)}, {seconds(total.tpot.p95)}",
-        f"{total.output_rate:.0f}",
+        f"{total.output_rate / len(point.runs):.0f}",
     )
 
 
@@ -161,8 +162,7 @@ def _share(point: Point | None) -> str:
 
 
 def _endings(point: Point) -> str:
-    endings = point.runs[0].report.total.endings
-    return ", ".join(f"{count} {name}" for name, count in endings.items())
+    return ", ".join(f"{count} {name}" for name, count in pooled(point.runs).endings.items())
 
 
 def _ratio(cells: Sequence[Cell]) -> list[str]:

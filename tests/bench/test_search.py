@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as replace_record
 
 from salver.bench.kept import kept
 from salver.bench.measure import Measurement
@@ -16,8 +17,10 @@ from salver.bench.report import Report
 from salver.bench.results import of_comparison, of_points, of_run
 from salver.bench.run import Run
 from salver.bench.search import Measure, compare, highest_rate, probe, sweep
+from salver.bench.several import pooled
 from salver.bench.statistics import Percentiles, bootstrap
 from salver.bench.summary import Summary, Window
+from salver.bench.table import seconds
 from salver.bench.validity import check_client
 from salver.errors import InvalidValue
 from salver.telemetry import Ending, Objectives
@@ -71,9 +74,14 @@ class Pretend:
 def of_records(records: list[Record], *, seed: int = 0, valid: bool = True) -> Measurement:
     run = Run(records, [0.0 if valid else 9.0], 0.1, 100.0)
     total = Summary.of(records, SLO, WINDOW)
+    names = {record.tenant for record in records}
+    tenants = {
+        name: Summary.of([one for one in records if one.tenant == name], SLO, WINDOW)
+        for name in names
+    }
     client = check_client(run, [], 1.0, judged=len(records))
     report = Report(
-        "mix", "http://x", "m", seed, 1.0, False, SLO, WINDOW, (), client, total, {"a": total}, 0.0
+        "mix", "http://x", "m", seed, 1.0, False, SLO, WINDOW, (), client, total, tenants, 0.0
     )
     return Measurement(report, records)
 
@@ -180,7 +188,8 @@ async def test_a_comparison_alternates_and_gives_ratios() -> None:
     ttft, goodput = comparison.ratios["TTFT"], comparison.ratios["goodput"]
     assert ttft is not None
     assert goodput is not None
-    assert ttft.low < 2.0 < ttft.high
+    assert ttft.interval is not None
+    assert ttft.interval.low < 2.0 < ttft.interval.high
     assert ttft.value == pytest.approx(2, rel=0.05)
     assert goodput.value == 1.0
     results = of_comparison("title", comparison)
@@ -192,9 +201,58 @@ async def test_a_comparison_alternates_and_gives_ratios() -> None:
 @settings(max_examples=10)
 def test_a_bootstrap_interval_holds_the_mean(seed: int) -> None:
     samples = np.random.default_rng(seed).normal(5.0, 1.0, 300)
-    interval = bootstrap([samples.tolist()], lambda groups: float(groups[0].mean()))
+    interval = bootstrap([[samples.tolist()]], lambda groups: float(groups[0].mean()))
     assert interval.low < interval.value < interval.high
     assert interval.high - interval.low == pytest.approx(4 / 300**0.5, rel=0.3)
+
+
+def test_what_a_round_has_in_common_is_no_chance_of_its_samples() -> None:
+    """Two rounds of 1 and two of 3, each of many samples: their mean is 1 to 3, not 2."""
+    rounds = [[[level] * 500] for level in (1.0, 3.0, 1.0, 3.0)]
+    interval = bootstrap(rounds, lambda groups: float(groups[0].mean()))
+    assert interval.value == 2.0
+    assert interval.low < 1.5
+    assert interval.high > 2.5
+
+
+async def test_who_waited_in_vain_is_in_the_ratio_of_ttft() -> None:
+    """B answers fewer than half, and those at once."""
+
+    def vain(record: Record) -> Record:
+        if record.number % 5 < 2:
+            return record
+        return replace_record(record, ending=Ending.EXPIRED, events=[], ended=record.at + 30)
+
+    fair = Pretend(100).records(10, 0)
+    b = _always(of_records([vain(record) for record in Pretend(100, ttft=0.05).records(10, 0)]))
+    comparison = await compare(_always(of_records(fair)), b, rate=10, seeds=(0,))
+    ttft = comparison.ratios["TTFT"]
+    assert ttft is not None
+    assert ttft.value < 0.01
+    assert ttft.interval is None
+    results = of_comparison("title", comparison)
+    assert results.record["ratios"]["TTFT"]["low"] is None
+
+
+async def test_several_runs_are_reported_over_all_seeds() -> None:
+    """The second seed's runs are slow, and by a client that stood still; two tenants ask."""
+
+    async def server(rate: float, seed: int) -> Measurement:
+        records = Pretend(100, ttft=0.1 if seed == 0 else 0.5).records(rate, seed)
+        named = [replace_record(one, tenant="ab"[one.number % 2]) for one in records]
+        return of_records(named, seed=seed, valid=seed == 0)
+
+    (point,) = await sweep(server, [2.0], seeds=(0, 1))
+    text = of_points("title", [point]).text
+    assert pooled(point.runs).arrivals == 400
+    worst = pooled(point.runs).ttft.p95
+    assert worst is not None
+    assert seconds(worst) in text
+    assert "objectives       TTFT <= 1.00 s" in text
+    assert "seeds            0, 1" in text
+    assert "client at worst  lag p99 0.0 ms (allowed 50.0 ms), standstill 9.00 s" in text
+    assert "INVALID          at factor 1, seed 1: the client stood still" in text
+    assert text.count("2.00/s  ") >= 3  # the point, and each of its tenants
 
 
 def test_a_p99_needs_a_thousand_samples() -> None:

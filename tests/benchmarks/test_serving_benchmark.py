@@ -152,7 +152,7 @@ def test_a_server_that_does_not_start_is_not_left_to_do_for_ever(
 
 
 async def test_a_server_that_answers_nothing_has_failed(
-    serving: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serving: ModuleType, tmp_path: Path
 ) -> None:
     """Its closed loop is not kept either."""
     cells, workload = serving.cells, Workload(load_mix(MIX))

@@ -12,7 +12,8 @@ from salver.bench.page import page, run_page
 from salver.bench.plots import Chart, Series
 from salver.bench.report import as_record, write_records
 from salver.bench.run_charts import run_charts
-from salver.bench.search import Comparison, Found, Point
+from salver.bench.search import Comparison, Found, Point, Ratio
+from salver.bench.several import common_text, pooled, tenants_text
 from salver.bench.statistics import Interval
 from salver.bench.table import goodput_text, lines, report_text, seconds
 
@@ -52,7 +53,7 @@ def of_run(run: Measurement) -> Results:
 
 def of_points(title: str, points: Sequence[Point], found: Found | None = None) -> Results:
     """A sweep, or a search with what it found."""
-    text = f"{title}\n\n{_points_text(points)}"
+    text = "\n\n".join([title, _points_text(points), *_of_all_points(points)])
     record: dict[str, Any] = {"points": [_point_record(point) for point in points]}
     if found:
         text += f"\n\n{_found_text(found)}"
@@ -74,15 +75,16 @@ def of_comparison(title: str, comparison: Comparison) -> Results:
     for number, pair in enumerate(comparison.runs):
         rows += [_side(number, name, run) for name, run in zip("AB", pair, strict=True)]
     ratios = [("A / B", "", "95% interval")]
-    ratios += [(name, *_interval(ratio)) for name, ratio in comparison.ratios.items()]
+    ratios += [(name, *_ratio(ratio)) for name, ratio in comparison.ratios.items()]
     a, b = comparison.runs[0]
     heads = f"A: {a.report.url}\nB: {b.report.url}"
-    text = f"{title}\n{heads}\n\n{lines(rows)}\n\n{lines(ratios)}"
-    if not comparison.valid:
-        text += "\n\nINVALID: the client was late in at least one run"
+    sides = list(zip("AB", zip(*comparison.runs, strict=True), strict=True))
+    parts = [f"{title}\n{heads}", lines(rows), lines(ratios), tenants_text(sides)]
+    parts.append(common_text([run for pair in comparison.runs for run in pair]))
+    text = "\n\n".join(part for part in parts if part)
     record = {
         "runs": [[as_record(run.report) for run in pair] for pair in comparison.runs],
-        "ratios": {name: ratio and asdict(ratio) for name, ratio in comparison.ratios.items()},
+        "ratios": {name: _ratio_record(ratio) for name, ratio in comparison.ratios.items()},
     }
     runs = {
         f"round-{number}-{name}": run
@@ -108,7 +110,7 @@ def _points_text(points: Sequence[Point]) -> str:
         )
     ]
     for point in points:
-        total = point.runs[0].report.total
+        total = pooled(point.runs)
         rows.append(
             (
                 f"{point.rate:.2f}/s",
@@ -118,11 +120,17 @@ def _points_text(points: Sequence[Point]) -> str:
                 seconds(total.ttft.p50),
                 seconds(total.ttft.p95),
                 seconds(total.tpot.p50),
-                f"{total.output_rate:.0f}",
+                f"{total.output_rate / len(point.runs):.0f}",
                 "" if point.valid else "INVALID",
             )
         )
     return lines(rows)
+
+
+def _of_all_points(points: Sequence[Point]) -> list[str]:
+    tenants = tenants_text([(f"{point.rate:.2f}/s", point.runs) for point in points])
+    runs = [run for point in points for run in point.runs]
+    return [part for part in (tenants, common_text(runs) if runs else "") if part]
 
 
 def _found_text(found: Found) -> str:
@@ -178,7 +186,18 @@ def _side_charts(comparison: Comparison) -> list[Chart]:
     return charts
 
 
-def _interval(interval: Interval | None) -> tuple[str, str]:
-    if interval is None:
+def _ratio_record(ratio: Ratio | None) -> dict[str, float | None] | None:
+    if ratio is None:
+        return None
+    low, high = (ratio.interval.low, ratio.interval.high) if ratio.interval else (None, None)
+    return {"value": ratio.value, "low": low, "high": high}
+
+
+def _ratio(ratio: Ratio | None) -> tuple[str, str]:
+    if ratio is None:
         return "-", "-"
+    return f"{ratio.value:.3f}", _interval(ratio.interval)[1] if ratio.interval else "-"
+
+
+def _interval(interval: Interval) -> tuple[str, str]:
     return f"{interval.value:.3f}", f"{interval.low:.3f} to {interval.high:.3f}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from salver.bench.measure import Measurement
 from salver.bench.statistics import Floats, Interval, bootstrap, wilson
+from salver.bench.summary import waited
 from salver.telemetry import is_good
 
 FURTHEST = 4096.0  # how far from its start, as a factor, a search goes
@@ -125,14 +126,22 @@ async def highest_rate(
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two servers under the same schedules, alternating. Ratios are of A to B.
+class Ratio:
+    """`interval` is None for a single round, which tells nothing of how rounds differ."""
 
-    A latency's ratio is of medians, with every run's samples resampled by themselves.
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two servers under the same schedules, alternating. Ratios are of A to B, over all rounds.
+
+    A latency's ratio is of medians; that of TTFT includes who waited in vain.
     """
 
     runs: tuple[tuple[Measurement, Measurement], ...]
-    ratios: dict[str, Interval | None]
+    ratios: dict[str, Ratio | None]
 
     @property
     def valid(self) -> bool:
@@ -153,20 +162,13 @@ async def compare(
     return Comparison(tuple(pairs), ratios_of(pairs))
 
 
-def ratios_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> dict[str, Interval | None]:
+def ratios_of(pairs: Sequence[tuple[Measurement, Measurement]]) -> dict[str, Ratio | None]:
     """What A has for each of B's: goodput, TTFT, TPOT; None where either has no samples."""
-    samples: dict[str, Callable[[Measurement], list[float]]] = {
-        "goodput": good,
-        "TTFT": lambda run: _latency(run, "ttft"),
-        "TPOT": lambda run: _latency(run, "tpot"),
+    return {
+        "goodput": _ratio(pairs, good, np.mean),
+        "TTFT": _ratio(pairs, _waits, np.median),
+        "TPOT": _ratio(pairs, _gaps, np.median),
     }
-    ratios: dict[str, Interval | None] = {}
-    for name, of in samples.items():
-        a = [value for pair in pairs for value in of(pair[0])]
-        b = [value for pair in pairs for value in of(pair[1])]
-        middle = np.mean if name == "goodput" else np.median
-        ratios[name] = bootstrap([a, b], _ratio_of(middle)) if a and b else None
-    return ratios
 
 
 def good(run: Measurement) -> list[float]:
@@ -176,15 +178,32 @@ def good(run: Measurement) -> list[float]:
     return [float(is_good(r.ending, r.latencies(), report.objectives)) for r in judged]
 
 
-def _latency(run: Measurement, name: str) -> list[float]:
+def _waits(run: Measurement) -> list[float]:
+    """To the first token, or in vain: without those, who answers fewest would look fastest."""
+    waits = (waited(record) for record in run.report.window.judged(run.records))
+    return [wait for wait in waits if wait is not None]
+
+
+def _gaps(run: Measurement) -> list[float]:
     judged = run.report.window.judged(run.records)
-    values = (getattr(record.latencies(), name) for record in judged)
-    return [value for value in values if value is not None]
+    gaps = (record.latencies().tpot for record in judged)
+    return [gap for gap in gaps if gap is not None]
 
 
-def _ratio_of(middle: Callable[[Floats], float]) -> Callable[[Sequence[Floats]], float]:
+def _ratio(
+    pairs: Sequence[tuple[Measurement, Measurement]],
+    samples: Callable[[Measurement], list[float]],
+    middle: Callable[[Floats], float],
+) -> Ratio | None:
+    """Of A's middle to B's; None where that is no number."""
+
     def ratio(groups: Sequence[Floats]) -> float:
-        a, b = middle(groups[0]), middle(groups[1])
-        return float(a / b) if b else float("nan")
+        a, b = groups
+        below = middle(b) if len(a) and len(b) else 0.0
+        return float(middle(a) / below) if below else float("nan")
 
-    return ratio
+    rounds = [[samples(a), samples(b)] for a, b in pairs]
+    value = ratio([np.concatenate(group) for group in zip(*rounds, strict=True)])
+    if np.isnan(value):
+        return None
+    return Ratio(value, bootstrap(rounds, ratio) if len(rounds) > 1 else None)

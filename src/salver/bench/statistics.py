@@ -58,20 +58,31 @@ def wilson(hits: int, count: int) -> Interval:
     return Interval(hits / count, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
-def bootstrap(
-    samples: Sequence[Sequence[float]],
-    statistic: Callable[[Sequence[Floats]], float],
-    *,
-    seed: int = 0,
-) -> Interval:
-    """A statistic of one or several groups of samples, each resampled by itself.
+Round = Sequence[Sequence[float]]
+"""One round's samples, by group."""
 
-    The percentile bootstrap of Efron (1979), 1,000 resamples.
+
+def bootstrap(
+    rounds: Sequence[Round], statistic: Callable[[Sequence[Floats]], float], *, seed: int = 0
+) -> Interval:
+    """A statistic of groups of samples that were taken in rounds and are pooled over them.
+
+    The percentile bootstrap of Efron (1979), 1,000 resamples, in two stages: rounds first, since
+    what a round has in common is no chance of its samples; then each group's samples in a round.
     """
     random = np.random.default_rng(seed)
-    groups = [np.asarray(group, dtype=np.float64) for group in samples]
+    taken = [[np.asarray(group, dtype=np.float64) for group in one] for one in rounds]
     drawn = [
-        statistic([random.choice(group, len(group)) for group in groups]) for _ in range(RESAMPLES)
+        statistic(_pooled([_again(taken[index], random) for index in indices]))
+        for indices in random.integers(len(taken), size=(RESAMPLES, len(taken)))
     ]
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(statistic(groups), float(low), float(high))
+    return Interval(statistic(_pooled(taken)), float(low), float(high))
+
+
+def _again(groups: Sequence[Floats], random: np.random.Generator) -> list[Floats]:
+    return [random.choice(group, len(group)) if len(group) else group for group in groups]
+
+
+def _pooled(rounds: Sequence[Sequence[Floats]]) -> list[Floats]:
+    return [np.concatenate(group) for group in zip(*rounds, strict=True)]

@@ -9,6 +9,7 @@ from salver.telemetry import Objectives
 from salver.workload import Scaling
 
 PROBLEM_COLUMNS = 100
+CLOSED_LOOP = ("CLOSED LOOP", "a slow server slows its own load: no measure of overload")
 
 
 def report_text(report: Report) -> str:
@@ -40,14 +41,17 @@ def objectives_text(objectives: Objectives) -> str:
     return ", ".join(f"{name} <= {seconds(bound)}" for name, bound in bounds if bound is not None)
 
 
-def scaling_text(scaling: Scaling) -> str:
-    """What was done to a trace."""
+def scaling_text(scaling: Scaling, fastest: float | None = None) -> str:
+    """What was done to a trace; in several runs, up to a speed of `fastest`."""
     said = (
         ("speed", scaling.speed),
         ("input lengths", scaling.input),
         ("output lengths", scaling.output),
     )
-    factors = ", ".join(f"{name} x {factor:g}" for name, factor in said if factor is not None)
+    shown = [f"{name} x {factor:g}" for name, factor in said if factor is not None]
+    if fastest is not None and fastest != scaling.speed:
+        shown[0] += f" to {fastest:g}"
+    factors = ", ".join(shown)
     return f"{scaling.trace}: {factors or 'nothing of it used'}"
 
 
@@ -78,9 +82,14 @@ def _head(report: Report) -> str:
     rows += [("scaled", scaling_text(scaling)) for scaling in report.scalings]
     rows += [("problem", problem_text(*problem)) for problem in report.problems]
     if report.closed_loop:
-        rows.append(("CLOSED LOOP", "a slow server slows its own load: no measure of overload"))
+        rows.append(CLOSED_LOOP)
+    return f"{report.mix}\n{columns(rows)}"
+
+
+def columns(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and what is said of them, both to the left."""
     width = max(len(name) for name, _ in rows)
-    return f"{report.mix}\n" + "\n".join(f"  {name.ljust(width)}  {text}" for name, text in rows)
+    return "\n".join(f"  {name.ljust(width)}  {text}" for name, text in rows)
 
 
 def goodput_text(summary: Summary) -> str:
@@ -111,19 +120,21 @@ def _tenants(report: Report) -> str:
     if len(report.tenants) < 2:
         return ""
     rows = [("tenant", "arrivals", "goodput", "TTFT p50", "p95", "TPOT p50", "p95")]
-    rows += [
-        (
-            name,
-            str(each.arrivals),
-            f"{each.goodput.share:.1%}",
-            seconds(each.ttft.p50),
-            seconds(each.ttft.p95),
-            seconds(each.tpot.p50),
-            seconds(each.tpot.p95),
-        )
-        for name, each in report.tenants.items()
-    ]
+    rows += [tenant_row(name, each) for name, each in report.tenants.items()]
     return lines(rows)
+
+
+def tenant_row(name: str, summary: Summary) -> tuple[str, str, str, str, str, str, str]:
+    """One tenant's arrivals, goodput, and TTFT and TPOT at p50 and p95."""
+    return (
+        name,
+        str(summary.arrivals),
+        f"{summary.goodput.share:.1%}",
+        seconds(summary.ttft.p50),
+        seconds(summary.ttft.p95),
+        seconds(summary.tpot.p50),
+        seconds(summary.tpot.p95),
+    )
 
 
 def _client(report: Report) -> str:
