@@ -56,7 +56,7 @@ class Task:
     ) -> "Cell | list[Point]":
         """Do what is left under one mix. Raises OutOfTime, ServerFailed."""
         directory = self.output / f"{workload.mix.name}-{server.name}"
-        bench = Bench(url, directory, self.data, deadline)
+        bench = Bench(url, directory, self.data, deadline, server.claims)
         if self.rates:
             return uvloop.run(sweep(bench.runs(workload), self.rates, self.asked.seeds))
         return uvloop.run(bench.search(workload, self.asked, server.name, server.weights))

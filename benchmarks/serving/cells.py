@@ -12,8 +12,8 @@ written beside it.
 import json
 import os
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from servers import NAME, ServerFailed
@@ -124,13 +124,15 @@ async def confirmed(measure: Measure, found: Found, seeds: Sequence[int]) -> Fou
 class Bench:
     """Makes runs against one server until `deadline` (of `time.monotonic`), and keeps them.
 
-    With a deadline that has passed it only reads. `data` is where files are that mixes name.
+    With a deadline that has passed it only reads. `data` is where files are that mixes name. Its runs
+    are refused under other `claims`: the server is told by them, since its port is another each time.
     """
 
     url: str
     directory: Path
     data: Sequence[Path]
     deadline: float = float("-inf")
+    claims: Mapping[str, str] = field(default_factory=dict)  # what the server is, wherever it is
 
     async def search(self, workload: Workload, asked: Asked, server: str, weights: str) -> Cell:
         """All of a cell. Raises OutOfTime, ServerFailed."""
@@ -154,7 +156,8 @@ class Bench:
             self._note(rate, foreign)
             return made
 
-        return kept(run, self.directory, workload.mix, invalid_too=True)
+        claims = workload.digests() | dict(self.claims)
+        return kept(run, self.directory, workload.mix, claims, invalid_too=True)
 
     async def _capacity(self, workload: Workload) -> float:
         closed = closed_loop_of(workload.mix)
@@ -164,7 +167,9 @@ class Bench:
             answers_per_second(made)  # what told nothing is not kept
             return made
 
-        return answers_per_second(await kept(run, self.directory / "closed-loop", closed)(0.0, 0))
+        return answers_per_second(
+            await kept(run, self.directory / "closed-loop", closed, self.claims)(0.0, 0)
+        )
 
     async def _made(
         self, workload: Workload, seed: int, factor: float = 1.0

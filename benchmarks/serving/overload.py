@@ -58,7 +58,7 @@ class Task:
     async def make(self, server: Server, url: str, deadline: float) -> Swept:
         """Find the capacity, then go over it. Raises OutOfTime, ServerFailed."""
         directory = self.output / f"{self.workload.mix.name}-{server.name}"
-        bench = Bench(url, directory, self.data, deadline)
+        bench = Bench(url, directory, self.data, deadline, server.claims)
         capacity, held = self.capacities.get(server.name), True
         if capacity is None:
             asked = Asked(GOOD, self.seeds, beyond=0)

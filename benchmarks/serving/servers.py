@@ -15,6 +15,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from salver.workload.files import digest_of
+
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "engine"))  # peers.py: where environments and weights are
 
@@ -37,7 +39,7 @@ class Server:
 
     `starts_within` is about how many seconds that takes: a piece of work too short for it is not begun.
     `behind` is a server that it stands in front of, started before it; `port` is a fixed one, where the
-    contract of what stands in front names it.
+    contract of what stands in front names it. `contract` is Salver's own.
     """
 
     name: str
@@ -48,6 +50,13 @@ class Server:
     starts_within: float = 10.0
     port: int | None = None
     behind: "Server | None" = None
+    contract: Path | None = None
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """What its runs are of, wherever it listens."""
+        claims = {"server": self.name, "weights": self.weights}
+        return claims | ({"contract": digest_of(self.contract)} if self.contract else {})
 
     @contextmanager
     def running(self, logs: Path) -> Iterator[str]:
@@ -83,7 +92,7 @@ class Server:
 def salver_server(contract: Path) -> Server:
     """Salver under a contract."""
     command = (sys.executable, "-m", "salver.cli", "serve", str(contract), "--port", "{port}")
-    return Server("salver", "8-bit", command, "/ready")
+    return Server("salver", "8-bit", command, "/ready", contract=contract)
 
 
 def salver_before_vllm(vllm: Server) -> Server:

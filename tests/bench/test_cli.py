@@ -59,6 +59,33 @@ def test_a_run_can_be_replayed_from_its_records(
     assert run([*again, "--output", str(tmp_path / "more")]) == 0
 
 
+def test_runs_are_not_given_out_as_another_server_s(
+    stub: "Stub", mix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["bench", mix, "--output", str(tmp_path / "out"), "--resume", "--model"]
+    assert run([*asked, "stub", "--url", stub.url]) == 0
+    before = len(stub.requests)
+    assert run([*asked, "stub", "--url", stub.url]) == 0
+    assert len(stub.requests) == before
+    for other in (["stub", "--url", "http://127.0.0.1:9"], ["other", "--url", stub.url]):
+        assert run([*asked, *other]) == 2
+        assert "cannot be gone on from" in capsys.readouterr().err
+
+
+def test_the_data_is_part_of_what_was_measured(
+    stub: "Stub", mix_text: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"turns": "Say a word."}\n')
+    flow = {"prompts": {"jsonl": {"file": "prompts.jsonl"}}}
+    text = json.loads(mix_text(flow=flow, duration="1s", slo={"e2e": "20s"}))
+    del text["flows"][0]["input"]
+    (tmp_path / "mix.yaml").write_text(json.dumps(text))
+    asked = ["bench", str(tmp_path / "mix.yaml"), "--url", stub.url, "--resume", "--output"]
+    assert run([*asked, str(tmp_path / "out")]) == 0
+    (tmp_path / "prompts.jsonl").write_text('{"turns": "Say another."}\n')
+    assert run([*asked, str(tmp_path / "out")]) == 2
+
+
 def test_a_sweep_and_a_comparison(stub: "Stub", mix: str, tmp_path: Path) -> None:
     base = ["bench", mix, "--url", stub.url, "--output"]
     assert run([*base, str(tmp_path / "sweep"), "--rates", "10,30", "--seeds", "2"]) == 0

@@ -187,6 +187,8 @@ async def test_a_closed_loop_waits_for_its_answers(
     assert most <= 3
     assert measured.report.total.arrivals > 30
     assert len({record.number for record in measured.records}) == len(measured.records)
+    asked = [record.at for record in measured.records]
+    assert asked == sorted(asked)  # a trace is in order of time
 
 
 def _run_of(lags: list[float], beats: list[float]) -> tuple[Run, list[Arrival]]:

@@ -327,8 +327,8 @@ async def test_a_search_goes_on_where_it_was_interrupted(
 
     expected = await highest_rate(whole.measure, start=5, share=0.95, seeds=(0,))
     with pytest.raises(KeyboardInterrupt):
-        await highest_rate(kept(dies, tmp_path, A_MIX), start=5, share=0.95, seeds=(0,))
-    again = kept(second.measure, tmp_path, A_MIX)
+        await highest_rate(kept(dies, tmp_path, A_MIX, {}), start=5, share=0.95, seeds=(0,))
+    again = kept(second.measure, tmp_path, A_MIX, {})
     assert await highest_rate(again, start=5, share=0.95, seeds=(0,)) == expected
     assert first.rates + second.rates == whole.rates
 
@@ -336,18 +336,36 @@ async def test_a_search_goes_on_where_it_was_interrupted(
 async def test_an_invalid_run_is_made_again(tmp_path: Path) -> None:
     server = Pretend(20, valid=False)
     for _ in range(2):
-        await kept(server.measure, tmp_path, A_MIX)(1.0, 0)
+        await kept(server.measure, tmp_path, A_MIX, {})(1.0, 0)
     assert server.rates == [1.0, 1.0]
 
 
 async def test_runs_of_another_mix_are_refused(tmp_path: Path) -> None:
-    kept(Pretend(20).measure, tmp_path, A_MIX)
+    kept(Pretend(20).measure, tmp_path, A_MIX, {})
     with pytest.raises(InvalidValue, match="cannot be gone on from"):
-        kept(Pretend(20).measure, tmp_path, A_MIX.model_copy(update={"seed": 1}))
+        kept(Pretend(20).measure, tmp_path, A_MIX.model_copy(update={"seed": 1}), {})
+
+
+async def test_runs_of_another_server_are_refused(tmp_path: Path) -> None:
+    kept(Pretend(20).measure, tmp_path, A_MIX, {"url": "a", "model": "m"})
+    kept(Pretend(20).measure, tmp_path, A_MIX, {"url": "a"})
+    with pytest.raises(InvalidValue) as caught:
+        kept(Pretend(20).measure, tmp_path, A_MIX, {"url": "a", "model": "n"})
+    assert "model was m and is n" in str(caught.value.fix)
+
+
+async def test_runs_from_before_claims_were_kept_are_gone_on_from(tmp_path: Path) -> None:
+    server = Pretend(20)
+    first = await kept(server.measure, tmp_path, A_MIX, {})(1.0, 0)
+    (tmp_path / "claims.json").unlink()
+    assert await kept(server.measure, tmp_path, A_MIX, {"url": "a"})(1.0, 0) == first
+    assert server.rates == [1.0]
+    with pytest.raises(InvalidValue):
+        kept(server.measure, tmp_path, A_MIX, {"url": "b"})
 
 
 async def test_a_kept_run_that_was_damaged_is_refused(tmp_path: Path) -> None:
-    measure = kept(Pretend(20).measure, tmp_path, A_MIX)
+    measure = kept(Pretend(20).measure, tmp_path, A_MIX, {})
     await measure(1.0, 0)
     (tmp_path / "run-1-seed-0.json").write_text("{}")
     with pytest.raises(InvalidValue, match="remove it"):

@@ -11,6 +11,7 @@ import pytest
 
 from salver.bench.search import Found, Point
 from salver.bench.statistics import Interval
+from salver.errors import InvalidValue
 from salver.workload import Workload, load_mix
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -108,6 +109,23 @@ async def test_a_cell_keeps_its_runs_and_says_what_is_missing(
         await again.runs(workload)(30.0, 0)
     (noted,) = (tmp_path / "cell" / "others.jsonl").read_text().splitlines()
     assert 0 <= json.loads(noted)["others_took"] <= 1
+
+
+def test_a_server_is_told_by_what_it_is_not_by_its_port(
+    serving: ModuleType, tmp_path: Path
+) -> None:
+    contract, workload = tmp_path / "contract.yaml", Workload(load_mix(MIX))
+    contract.write_text("one")
+    server = serving.servers.salver_server(contract)
+
+    def runs(url: str, claims: dict[str, str]) -> None:
+        serving.cells.Bench(url, tmp_path / "cell", (), claims=claims).runs(workload)
+
+    runs("http://127.0.0.1:1", server.claims)
+    runs("http://127.0.0.1:2", server.claims)
+    contract.write_text("another")
+    with pytest.raises(InvalidValue):
+        runs("http://127.0.0.1:1", server.claims)
 
 
 def test_past_capacity_is_swept_in_pieces(serving: ModuleType, tmp_path: Path) -> None:

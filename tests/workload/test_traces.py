@@ -211,9 +211,10 @@ def test_the_bench_s_own_records_are_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     path.write_text(
         '{"at": 1.5, "input_tokens": 3, "output_tokens": 4, "tenant": "a", "blocks": [7]}\n'
-        '{"at": 2.0, "input_tokens": 5, "output_tokens": 6}\n'
+        '{"at": 2.0, "input_tokens": 5, "output_tokens": 0, "max_tokens": 6}\n'  # refused
     )
     rows = read_trace(path, TraceFormat.SALVER).rows
+    assert [row.output_tokens for row in rows] == [4, 6]
     assert [(row.at, row.input_tokens, row.blocks) for row in rows] == [(0, 3, (7,)), (0.5, 5, ())]
 
 

@@ -5,6 +5,7 @@ no state of its own to be resumed: it is made again from its beginning, and the 
 before are read instead.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,16 +17,25 @@ from salver.errors import InvalidValue
 from salver.workload import Mix
 
 
-def kept(measure: Measure, directory: Path, mix: Mix, *, invalid_too: bool = False) -> Measure:
+def kept(
+    measure: Measure,
+    directory: Path,
+    mix: Mix,
+    claims: Mapping[str, str],
+    *,
+    invalid_too: bool = False,
+) -> Measure:
     """The same, but a run that `directory` holds is read from there, and one made is left there.
 
-    An invalid run is not kept: it would be no measurement the next time either. `invalid_too` keeps
-    it, for a `measure` that has done what it could.
+    `claims` say by name what its runs are of beside the mix: which server, which data. An invalid
+    run is not kept: it would be no measurement the next time either. `invalid_too` keeps it, for a
+    `measure` that has done what it could.
 
     Raises:
-        InvalidValue: the directory holds runs of another mix, or what is no run.
+        InvalidValue: the directory holds runs of another mix or under another claim, or what is no
+            run.
     """
-    _claim(directory / "mix.json", mix.model_dump_json(indent=2))
+    _claim(directory, mix, claims)
 
     async def run(rate: float, seed: int) -> Measurement:
         place = directory / f"run-{rate:g}-seed-{seed}"
@@ -39,11 +49,31 @@ def kept(measure: Measure, directory: Path, mix: Mix, *, invalid_too: bool = Fal
     return run
 
 
-def _claim(path: Path, mix: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text() != mix:
-        raise _unusable(path, "name another directory: the mix has changed")
-    path.write_text(mix)
+def _claim(directory: Path, mix: Mix, claims: Mapping[str, str]) -> None:
+    """Hold what is asked against what the directory says it holds, and write it there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written = mix.model_dump_json(indent=2)
+    mixes, told = directory / "mix.json", directory / "claims.json"
+    if mixes.exists() and mixes.read_text() != written:
+        raise _unusable(mixes, "name another directory: the mix has changed")
+    held = _claims_of(told)
+    for name, value in claims.items():
+        # A claim that is not there is no contradiction: directories that were begun before it was
+        # written down are gone on from, and have it from then on.
+        if held.get(name, value) != value:
+            change = f"{name} was {held[name]} and is {value}"
+            raise _unusable(told, f"name another directory: {change}")
+    mixes.write_text(written)
+    told.write_bytes(msgspec.json.format(msgspec.json.encode(held | dict(claims)), indent=2))
+
+
+def _claims_of(path: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+    except msgspec.MsgspecError as error:
+        raise _unusable(path, f"remove it: {error}") from None
 
 
 def _unusable(path: Path, fix: str) -> InvalidValue:

@@ -43,7 +43,7 @@ Watch = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run left: every record by number, how late each of the client's heartbeats came, what
+    """What a run left: every record in order of its instant, how late each of the client's heartbeats came, what
     the client spent, and when the last arrival ended."""
 
     records: list[Record]
@@ -134,7 +134,7 @@ class _Session:
 
     def run(self) -> Run:
         progress = self._progress
-        records = sorted(progress.records, key=lambda record: record.number)
+        records = sorted(progress.records, key=lambda record: (record.at, record.number))
         spent = time.process_time() - self._cpu
         return Run(records, progress.beats, spent, max((r.ended for r in records), default=0.0))
 

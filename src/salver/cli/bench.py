@@ -73,7 +73,14 @@ class _Load:
                 line.clear()
             return measured
 
-        return kept(run, self.kept_in / name, self.workload.mix) if self.kept_in else run
+        if self.kept_in is None:
+            return run
+        claims = self.workload.digests() | {
+            "url": target.base_url,
+            "model": target.model,
+            "class_header": str(target.class_header),
+        }
+        return kept(run, self.kept_in / name, self.workload.mix, claims)
 
 
 def bench(

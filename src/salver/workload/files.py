@@ -1,5 +1,6 @@
 """Files that a mix names: where they are, and their lines, every faulty one told."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,12 @@ def find_file(name: str, roots: Sequence[Path]) -> Path:
     places = " or ".join(map(str, roots))
     fix = f"put it into {places}, or name its directory with --data"
     raise faulty(name, Fault("", name, "mix.file", fix))
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def parse_lines(

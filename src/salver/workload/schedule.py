@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from salver.workload.arrival import Arrival
+from salver.workload.files import digest_of, find_file
 from salver.workload.flow import FlowSource
 from salver.workload.mix import ClosedLoop, Mix
 
@@ -37,12 +38,19 @@ class Workload:
 
     def __init__(self, mix: Mix, roots: Sequence[Path] = ()) -> None:
         self.mix = mix
+        self._roots = roots
         self._sources = [FlowSource(flow, roots) for flow in mix.flows]
 
     @property
     def closed_loop(self) -> ClosedLoop | None:
         """The users, if the mix is a closed loop instead of a schedule."""
         return self.mix.flows[0].arrivals.closed_loop
+
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of every file that the mix names, by its name there."""
+        traces = [flow.trace.file for flow in self.mix.flows if flow.trace]
+        prompts = [flow.prompts.jsonl.file for flow in self.mix.flows if flow.prompts.jsonl]
+        return {name: digest_of(find_file(name, self._roots)) for name in (*traces, *prompts)}
 
     @property
     def rate(self) -> float:

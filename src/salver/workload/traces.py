@@ -4,7 +4,8 @@ azure     CSV with TIMESTAMP, ContextTokens, GeneratedTokens (Azure/AzurePublicD
 mooncake  JSONL with timestamp (ms, on a grid of 3 s), input_length, output_length and hash_ids: one
           per 512 prompt tokens, equal where the content is equal (kvcache-ai/Mooncake)
 salver    JSONL with at (s), input_tokens, output_tokens and perhaps blocks, as in mooncake; other
-          keys are ignored, so that the records that `salver bench` writes are such a trace
+          keys are ignored, so that the records that `salver bench` writes are such a trace. Their
+          max_tokens, what was asked for, counts before output_tokens, what came of it
 
 A file is read whole and strictly: a line that is not of its format is a fault, never skipped.
 """
@@ -66,6 +67,7 @@ class _SalverLine(Struct):
     at: _Instant
     input_tokens: _Count
     output_tokens: _Count
+    max_tokens: _Count | None = None
     blocks: tuple[_Count, ...] = ()
 
 
@@ -119,4 +121,5 @@ def _mooncake(line: bytes) -> Row:
 
 def _salver(line: bytes) -> Row:
     read = json.decode(line, type=_SalverLine)
-    return Row(read.at, read.input_tokens, read.output_tokens, read.blocks)
+    asked = read.output_tokens if read.max_tokens is None else read.max_tokens
+    return Row(read.at, read.input_tokens, asked, read.blocks)
