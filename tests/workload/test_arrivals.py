@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salver.workload.arrivals import Floats, Synthetic, burstiness_of, mean_rate, rate_of, renewals
+from salver.workload.arrivals import (
+    Floats,
+    Synthetic,
+    burstiness_of,
+    expected_rate,
+    rate_of,
+    renewals,
+)
 from salver.workload.mix import Diurnal, Gamma, OnOff, Poisson, Ramp
 from salver.workload.randomness import stream
 
@@ -32,7 +39,7 @@ PROCESSES: list[Synthetic] = [
 def test_the_mean_rate_is_the_stated_one(process: Synthetic, seed: int) -> None:
     duration, runs = 100.0, 12
     counts = [len(times_of(process, duration, seed + run)) for run in range(runs)]
-    expected = mean_rate(process, duration) * duration
+    expected = expected_rate(process, duration).mean * duration
     standard_error = max(np.std(counts, ddof=1), expected**0.5) / runs**0.5
     assert abs(np.mean(counts) - expected) < 6 * standard_error
 

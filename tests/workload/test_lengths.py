@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from salver.workload.lengths import draw_length, mean_length
+from salver.workload.lengths import draw_length
 from salver.workload.mix import Lengths, Lognormal
 
 
@@ -44,8 +44,3 @@ def test_empirical_draws_each_as_often() -> None:
 def test_a_recorded_length_is_scaled_and_never_zero() -> None:
     assert set(draws(Lengths(trace=0.125), 3, recorded=1000)) == {125}
     assert set(draws(Lengths(trace=0.125), 3, recorded=0)) == {1}
-
-
-def test_the_mean_is_that_after_the_bounds() -> None:
-    assert mean_length(Lengths(fixed=100, max=40)) == 40
-    assert mean_length(Lengths(uniform=(1, 5))) == pytest.approx(3, rel=0.03)

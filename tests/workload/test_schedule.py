@@ -146,8 +146,59 @@ def test_a_share_of_callers_hangs_up(make_workload: MakeWorkload) -> None:
     assert np.mean(times) == pytest.approx(2.0, rel=0.15)
 
 
-def test_the_rate_counts_turns(make_workload: MakeWorkload) -> None:
-    assert make_workload(**RICH).rate == pytest.approx(3 * 2.0, rel=0.05)
+@pytest.mark.parametrize(
+    "arrivals",
+    [
+        {"poisson": {"rate": 3}},
+        {"gamma": {"rate": 3, "burstiness": 0.3}},
+        {"ramp": {"begin": 1, "end": 5}},
+        {"diurnal": {"rate": 3, "swing": "80%", "period": "40s"}},
+    ],
+    ids=lambda arrivals: next(iter(arrivals)),
+)
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_the_rate_counts_turns_that_come_in_time(
+    make_workload: MakeWorkload, arrivals: dict[str, Any], factor: float
+) -> None:
+    """Of sessions of 80 s in a mix of 60 s most turns do not."""
+    sessions = {"turns": {"fixed": 5}, "think": "20s"}
+    workload = make_workload(mix={"duration": "60s"}, arrivals=arrivals, sessions=sessions)
+    wanted = workload.rate * factor
+    came = [
+        len(whole(workload, seed=seed, rate_factor=workload.factor_for(wanted)))
+        for seed in range(12)
+    ]
+    assert np.mean(came) / 60 == pytest.approx(wanted, rel=0.08)
+
+
+def test_a_rate_of_sessions_that_begin_by_a_trace(
+    make_workload: MakeWorkload, tmp_path: Path
+) -> None:
+    rows = ({"at": at / 2, "input_tokens": 1, "output_tokens": 1} for at in range(400))
+    path = tmp_path / "trace.jsonl"
+    path.write_text("".join(json.encode(row).decode() + "\n" for row in rows))
+    workload = make_workload(
+        mix={"duration": "60s"},
+        trace={"file": str(path), "format": "salver"},
+        arrivals={"trace": {}},
+        sessions={"turns": {"fixed": 3}, "think": "20s"},
+    )
+    factor = workload.factor_for(3.0)
+    came = [len(whole(workload, seed=seed, rate_factor=factor)) for seed in range(8)]
+    assert np.mean(came) / 60 == pytest.approx(3.0, rel=0.08)
+
+
+def test_a_file_s_conversations_have_no_more_turns_than_are_written(
+    make_workload: MakeWorkload, tmp_path: Path
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"turns": ["one", "two"]}\n{"turns": ["one"]}\n')
+    workload = make_workload(
+        prompts={"jsonl": {"file": str(path)}},
+        input=None,
+        sessions={"turns": {"fixed": 9}, "think": "1ms"},
+    )
+    assert workload.rate == pytest.approx(10 * 1.5, rel=0.02)
 
 
 def test_a_synthetic_rate_is_had_by_its_ratio(make_workload: MakeWorkload) -> None:

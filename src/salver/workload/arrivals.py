@@ -64,11 +64,12 @@ def rate_of(process: Synthetic, duration: float, phases: np.random.Generator) ->
             return Rate(np.array([0.0, duration]), np.array([0.0, process.rate * duration]))
 
 
-def mean_rate(process: Synthetic, duration: float) -> float:
-    """Arrivals per second that the process has on average over [0, duration)."""
+def expected_rate(process: Synthetic, duration: float) -> Rate:
+    """The process's rate over [0, duration), on average over how its phases may fall."""
     if isinstance(process, OnOff):
-        return process.rate * process.on / (process.on + process.off)
-    return rate_of(process, duration, np.random.default_rng(0)).mean
+        mean = process.rate * process.on / (process.on + process.off)
+        return Rate(np.array([0.0, duration]), np.array([0.0, mean * duration]))
+    return rate_of(process, duration, np.random.default_rng(0))
 
 
 def burstiness_of(process: Synthetic) -> float:

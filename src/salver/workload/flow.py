@@ -11,14 +11,21 @@ import numpy as np
 from salver.contract import Fault
 from salver.errors import MixError
 from salver.workload.arrival import Arrival
-from salver.workload.arrivals import Floats, Synthetic, burstiness_of, mean_rate, rate_of, renewals
+from salver.workload.arrivals import (
+    Floats,
+    Synthetic,
+    burstiness_of,
+    expected_rate,
+    rate_of,
+    renewals,
+)
 from salver.workload.files import find_file
-from salver.workload.lengths import mean_length
 from salver.workload.mix import ClosedLoop, Flow, TraceTimes
 from salver.workload.prompts import read_prompts
 from salver.workload.randomness import stream
 from salver.workload.sessions import NO_ROW, SessionDraws
 from salver.workload.traces import Row, Trace, read_trace
+from salver.workload.turns import LaterTurns
 
 
 class FlowSource:
@@ -29,10 +36,11 @@ class FlowSource:
         self._flow = flow
         self._trace = read_trace(find_file(trace.file, roots), trace.format) if trace else None
         self._texts = read_prompts(find_file(prompts.file, roots), prompts) if prompts else []
-        self._turns = mean_length(flow.sessions.turns) if flow.sessions else 1.0
+        self._later = LaterTurns(flow.sessions, self._texts)
 
     def rate(self, duration: float, rate_factor: float = 1.0) -> float:
-        """Requests per second, on average, over sessions and their turns; 0 in a closed loop.
+        """Requests per second, on average, over sessions and those of their turns that come before
+        the duration is over; 0 in a closed loop.
 
         Never falls as the factor rises. Beyond a trace's end nothing more comes. Of a step of a
         trace's grid that the duration cuts, as much counts as lies before the cut: its rows are
@@ -42,9 +50,11 @@ class FlowSource:
             case ClosedLoop():
                 return 0.0
             case TraceTimes() as times:
-                return self._expected(times, rate_factor, duration) / duration * self._turns
+                return self._expected(times, rate_factor, duration) / duration
             case process:
-                return mean_rate(process, duration) * rate_factor * self._turns
+                begun = expected_rate(process, duration)
+                later = self._later.of_sessions(begun, duration) / duration
+                return (begun.mean + later) * rate_factor
 
     def sessions(
         self, seed: int, rate_factor: float, duration: float
@@ -91,12 +101,16 @@ class FlowSource:
         return rows[first : bisect_left(rows, end, key=_at)]
 
     def _expected(self, times: TraceTimes, rate_factor: float, duration: float) -> float:
-        """How many rows of a replay come before its end, on average over seeds."""
+        """How many requests of a replay come before its end, on average over seeds.
+
+        A row of a grid's step comes anywhere in it; turns that follow it are counted from the
+        middle of what the end leaves of its step.
+        """
         rows, grid = self._stretch(times, rate_factor, duration), self._recorded().grid
-        if not grid:
-            return float(len(rows))
-        end = _end(times, rate_factor, duration)
-        return fsum(min(1.0, (end - row.at) / grid) for row in rows)
+        left = _end(times, rate_factor, duration) - np.array([row.at for row in rows])
+        in_time = np.minimum(1.0, left / grid) if grid else np.ones(len(rows))
+        later = self._later.within((left - in_time * grid / 2) / (times.speed * rate_factor))
+        return fsum(in_time * (1.0 + later))
 
     def _replayed(
         self, times: TraceTimes, rate_factor: float, rows: Sequence[Row], seed: int

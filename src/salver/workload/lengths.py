@@ -13,12 +13,6 @@ def draw_length(lengths: Lengths, random: np.random.Generator, recorded: int = 0
     return count if lengths.max is None else min(count, lengths.max)
 
 
-def mean_length(lengths: Lengths, seed: int = 0, draws: int = 10_000) -> float:
-    """The mean after `min` and `max`, estimated; for lengths that are not from a trace."""
-    random = np.random.default_rng(seed)
-    return float(np.mean([draw_length(lengths, random) for _ in range(draws)]))
-
-
 def _raw(lengths: Lengths, random: np.random.Generator, recorded: int) -> int:
     if lengths.fixed is not None:
         return lengths.fixed
