@@ -289,14 +289,14 @@ def test_tokens_per_second_are_of_those_that_came_in_the_window() -> None:
         )  # fmt: skip
 
     records = [
-        answer(0, 1.0, [4.0, 6.0]),
+        answer(0, 1.0, [6.0, 6.5]),
         answer(1, 7.0, [8.0, 9.0]),
         answer(2, 14.0, [14.0, 40.0]),
     ]
     summary = Summary.of(records, SLO, Window(5.0, 15.0))
     assert summary.arrivals == 2
     assert summary.output_tokens == 8
-    assert summary.output_rate == (2 + 4 + 2) / 10
+    assert summary.output_rate == (4 + 4 + 2) / 10
 
 
 def test_a_share_of_arrivals_is_over_all_of_them() -> None:
