@@ -124,3 +124,17 @@ def test_one_request_always_has_a_place() -> None:
     assert pace.has_place(0.001)
     pace.send(1, 1, 200.0)
     assert not pace.has_place(0.001)
+
+
+@pytest.mark.parametrize(("gap", "tried"), [(0.05, True), (0.09, False)])
+def test_two_are_tried_where_one_by_one_kept_their_pace(gap: float, tried: bool) -> None:
+    """A line through zero would have two take twice as long, and none would ever know better."""
+    pace, now = ServerPace(0.0), 0.0
+    for _ in range(10):
+        flight = pace.send(100, 1, now)
+        for tokens in (1, 16, 16):
+            now += tokens * gap
+            pace.arrive(flight, tokens, now)
+        pace.end(flight, now)
+    pace.send(100, 1, now)
+    assert pace.has_place(0.08) is tried

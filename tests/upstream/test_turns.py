@@ -211,7 +211,7 @@ async def test_so_many_are_sent_as_leave_each_its_pace(counter: Make, asked: Ask
     one = await counter(WAITING, token_gap=0.025)
     replica = one.pool.replicas["back"]
     replica.server.address = replace(replica.server.address, max_tokens_in_flight=1000)
-    for in_flight in (1, 3):
+    for in_flight in (2, 4):
         replica.pace.token_gaps.note(in_flight, 0.01 * in_flight, CLOCK.now())
     replica.pace.token_gaps._missed = 0.0  # such a line is never wrong
     await one.ask(asked("r0"), asked("r1"), asked("r2"))
