@@ -185,6 +185,20 @@ async def test_a_server_that_answers_nothing_has_failed(
     assert not list((tmp_path / "cell").rglob("run-*"))
 
 
+@pytest.mark.parametrize("beyond", [0.0, 2.0])
+def test_a_server_that_kept_no_rate_has_a_row_as_wide_as_the_others(
+    serving: ModuleType, beyond: float
+) -> None:
+    workload = Workload(load_mix(MIX))
+    cell = serving.cells.Cell(
+        workload.mix, "none", "8-bit", 1.0, Found(0.0, 0.5, 0.95, ()), None, 0.0
+    )
+    asked = serving.cells.Asked(0.95, [0], beyond)
+    table = serving.tables.capacity_table(workload, [cell], asked)
+    heading, _, row = (line for line in table.splitlines() if line.startswith("|"))
+    assert row.count("|") == heading.count("|")
+
+
 async def test_a_search_that_an_unlucky_burst_ended_goes_on_beyond_it(
     serving: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
