@@ -137,17 +137,22 @@ def bench(
     asked = tuple(range(first, first + seeds))
     load = _Load(workload, rate, asked, directory if resume else None)
     held = _keys(keys)
-    target = Target(url, model, held, held.get("*", ""), class_header)
-    if compare:
-        work = _compared(load, _asking(target, model), _asking(replace(target, url=compare), model))
-    elif find:
-        work = _found(load, _asking(target, model), _share(find))
-    elif rates or seeds > 1:
-        at = _numbers(rates) if rates else [load.rate]
-        work = _swept(load, _asking(target, model), at)
-    else:
-        work = _once(load, _asking(target, model))
-    _deliver(_run(work), directory, as_json=as_json)
+    target = _asking(Target(url, model, held, held.get("*", ""), class_header), model)
+    other = _asking(replace(target, url=compare), model) if compare else None
+    _deliver(_run(_work(load, target, other, rates, find)), directory, as_json=as_json)
+
+
+def _work(
+    load: _Load, target: "Target", other: "Target | None", rates: str, find: str
+) -> Coroutine[Any, Any, "Results"]:
+    """What was asked for: one run, or several of one kind."""
+    if other:
+        return _compared(load, target, other)
+    if find:
+        return _found(load, target, _share(find))
+    if rates or len(load.seeds) > 1:
+        return _swept(load, target, _numbers(rates) if rates else [load.rate])
+    return _once(load, target)
 
 
 def _check_together(given: list[str], workload: "Workload") -> None:
