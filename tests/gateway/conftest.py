@@ -2,7 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,11 +14,13 @@ from openai import AsyncOpenAI
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from salver.gateway import Limits, Served, create_app, listen, serve
+from salver.contract import StateAway, Tenant
+from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app, listen, serve
 from salver.models import ChatTemplate, Tokenizer
 from salver.models.bpe import CHARACTER_OF_BYTE
 from salver.models.tokenizer import PlainText, SpecialTokens
-from salver.testing import FakeBackend
+from salver.state import Database, sqlite_url
+from salver.testing import FakeBackend, ManualClock
 
 BOS = 256
 TEMPLATE = (
@@ -92,8 +96,9 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.fixture
-async def base_url(app: FastAPI) -> AsyncIterator[str]:
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """The app on a real socket, at this URL."""
     listener = listen("127.0.0.1", 0)
     stop = asyncio.Event()
     port = listener.getsockname()[1]
@@ -103,6 +108,58 @@ async def base_url(app: FastAPI) -> AsyncIterator[str]:
     yield f"http://127.0.0.1:{port}"
     stop.set()
     await asyncio.wait_for(task, 10)
+
+
+@pytest.fixture
+async def base_url(app: FastAPI) -> AsyncIterator[str]:
+    async with serving(app) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def threads() -> Iterator[StoreThreads]:
+    with closing(StoreThreads(1)) as threads:
+        yield threads
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with closing(Database(sqlite_url(tmp_path / "state.db"))) as database:
+        yield database
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def keyed(
+    backend: FakeBackend,
+    limits: Limits,
+    tokenizer: Tokenizer,
+    database: Database,
+    threads: StoreThreads,
+    clock: ManualClock,
+) -> FastAPI:
+    """A gateway on `clock` with one tenant, `search`, whose keys are in `database` and fail closed."""
+    return create_app(
+        Served("tiny", "assistant", "release-1", "owner@example.com"),
+        limits,
+        backend=backend,
+        tokenizer=tokenizer,
+        chat_template=None,
+        ready=lambda: backend.ready,
+        tenancy=Tenancy("assistant", (Tenant(name="search"),), StateAway(), database, threads),
+        clock=clock,
+        entropy=random.Random(7),
+    )
+
+
+@pytest.fixture
+async def keyed_url(keyed: FastAPI) -> AsyncIterator[str]:
+    async with serving(keyed) as url:
+        yield url
 
 
 @pytest.fixture

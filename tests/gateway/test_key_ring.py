@@ -1,10 +1,7 @@
 """The keys in memory: what they are worth when the store fails, in whatever way."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import closing
 from math import inf
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,14 +11,13 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 from sqlalchemy.exc import ProgrammingError
 
-from salver.contract import Scope, StateAway, Tenant
+from salver.contract import Scope
 from salver.errors import StateUnavailable
-from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app
+from salver.gateway import StoreThreads
 from salver.gateway.tenancy.key_ring import REFRESH_SECONDS, KeyRing
-from salver.models import Tokenizer
-from salver.state import Database, KeyRecord, KeySnapshot, KeyStore, sqlite_url
+from salver.state import Database, KeyRecord, KeySnapshot, KeyStore
 from salver.state.schema import KEYS, keys, revisions
-from salver.testing import FakeBackend, ManualClock
+from salver.testing import ManualClock
 
 FAILURES = (
     StateUnavailable("away", rule="state.available"),
@@ -43,12 +39,6 @@ class ScriptedStore(KeyStore):
         if self.failure is not None:
             raise self.failure
         return KeySnapshot(1, self._clock.now(), {RECORD.id: RECORD})
-
-
-@pytest.fixture(scope="module")
-def threads() -> Iterator[StoreThreads]:
-    with closing(StoreThreads(1)) as threads:
-        yield threads
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,38 +81,6 @@ def test_law_no_key_is_taken_on_a_look_that_failed(
                     assert found == (RECORD, pytest.approx(clock.now()))
 
     asyncio.run(run())
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with closing(Database(sqlite_url(tmp_path / "state.db"))) as database:
-        yield database
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def keyed(
-    limits: Limits,
-    tokenizer: Tokenizer,
-    database: Database,
-    threads: StoreThreads,
-    clock: ManualClock,
-) -> FastAPI:
-    """A gateway whose keys fail closed."""
-    return create_app(
-        Served("tiny", "assistant", "release-1", "owner@example.com"),
-        limits,
-        backend=FakeBackend(),
-        tokenizer=tokenizer,
-        chat_template=None,
-        ready=lambda: True,
-        tenancy=Tenancy("assistant", (Tenant(name="search"),), StateAway(), database, threads),
-        clock=clock,
-    )
 
 
 async def test_a_store_with_what_this_version_does_not_know_revokes_nobody_quietly(

@@ -24,6 +24,7 @@ from salver.telemetry import Observer, Observers
 from salver.worker import Patience, ReadinessProbe, Supervisor, WorkerSpec
 
 PROBE_TEXT = "Hello"
+CALLS_BESIDES = 512  # whose body or answer is on its way, or whose prompt is being tokenized
 
 
 class Service:
@@ -79,7 +80,7 @@ class Service:
             ):
                 app = create_app(
                     self._served(),
-                    self._limits(),
+                    limits_of(self._deployment),
                     backend=backend,
                     tokenizer=computing.model.tokenizer,
                     chat_template=computing.model.chat_template,
@@ -190,13 +191,22 @@ class Service:
             mode=self._mode,
         )
 
-    def _limits(self) -> Limits:
-        envelope = self._deployment.release.envelope
-        return Limits(
-            max_context_tokens=envelope.max_context_tokens,
-            max_output_tokens=envelope.max_output_tokens,
-            default_timeout_seconds=self._deployment.admission.default_timeout,
-        )
+
+def limits_of(deployment: Deployment) -> Limits:
+    """What the gateway admits under a contract.
+
+    As many calls at once as the release and its fallbacks run and keep waiting, and some besides. So
+    whoever is refused for the load is refused where class, tenant and deadline are looked at.
+    """
+    envelope, admission = deployment.release.envelope, deployment.admission
+    queues = 1 + sum(step.backend is not None for step in deployment.fallback)
+    running = envelope.max_running * (1 + len(deployment.backends))
+    return Limits(
+        max_context_tokens=envelope.max_context_tokens,
+        max_output_tokens=envelope.max_output_tokens,
+        default_timeout_seconds=admission.default_timeout,
+        max_in_flight=running + queues * admission.max_queued_requests + CALLS_BESIDES,
+    )
 
 
 @dataclass(frozen=True, slots=True)

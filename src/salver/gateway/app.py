@@ -167,16 +167,17 @@ def _inference(desk: Desk) -> APIRouter:
 
 def _operations(endpoints: OperationEndpoints) -> APIRouter:
     router = APIRouter(tags=["operations"])
-    always = errors(400, 422, 429, 500)
+    always = errors(400, 422, 500)
     keyed = always | errors(401, 403, 503)
+    placed = keyed | errors(413, 429)
     metrics: Responses = {
         200: {
             "description": "Prometheus text format 0.0.4.",
             "content": {"text/plain": {"schema": {"type": "string"}}},
         }
     }
-    router.add_api_route("/v1/models", endpoints.models, responses=keyed)
-    router.add_api_route("/v1/models/{model:path}", endpoints.model, responses=keyed | errors(404))
+    router.add_api_route("/v1/models", endpoints.models, responses=placed)
+    router.add_api_route("/v1/models/{model:path}", endpoints.model, responses=placed | errors(404))
     router.add_api_route("/health", endpoints.health, responses=always)
     router.add_api_route("/ready", endpoints.ready, responses=always | errors(503))
     router.add_api_route("/version", endpoints.version, responses=keyed)

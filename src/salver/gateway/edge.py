@@ -7,6 +7,10 @@ answers alike, and no endpoint polls for them.
 
 The body is read to its end before the work starts. That bounds what a call can hold, and leaves
 `http.disconnect` as the only message the connection can still bring.
+
+Calls for inference have places, so many at once, which only a caller who may come in can take. All
+other paths are answered whatever the load, for probes and scrapes have to know, and their bodies are
+not read: what costs no place must not be able to hold anything.
 """
 
 import asyncio
@@ -18,13 +22,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from salver.clock import Clock
 from salver.contract import Action, Cause, Decision
-from salver.errors import Forbidden, Refused, SalverError, TooLarge, Unauthenticated
+from salver.contract import Scope as KeyScope
+from salver.errors import Refused, SalverError
+from salver.flow import retry_after
 from salver.gateway.arrival import Arrival, check_headers, class_of, is_request_id, timeout_of
 from salver.gateway.body import ClientGone, discard_body, read_body
 from salver.gateway.errors import Refusal, Refusals, internal_error
 from salver.gateway.ids import Ids
 from salver.gateway.service import Limits
-from salver.gateway.tenancy import Door
+from salver.gateway.tenancy import Door, scope_of
 
 logger = logging.getLogger("salver.gateway")
 
@@ -60,7 +66,6 @@ class Edge:
         given = headers.get("x-request-id", "")
         request_id = given if is_request_id(given) else self._ids.call("req")
         reply = _Reply(send, request_id, self._release)
-        self._in_flight += 1
         try:
             await self._serve(scope, headers, receive, reply)
         except ClientGone:
@@ -69,49 +74,64 @@ class Edge:
             logger.exception("request %s failed unexpectedly", request_id)
             if not reply.started:
                 await _answer(internal_error(request_id), scope, receive, reply)
-        finally:
-            self._in_flight -= 1
 
     async def _serve(
         self, scope: Scope, headers: Headers, receive: Receive, reply: "_Reply"
     ) -> None:
+        """Check who calls, and have the answer made; what the work refuses, its app has answered."""
+        tenant = ""
         try:
             arrival = await self._admit(scope["path"], headers, reply)
-            body = await read_body(headers, receive, self._limits.max_body_bytes)
+            tenant = arrival.caller.tenant
+            scope.setdefault("state", {})["arrival"] = arrival
+            if scope_of(scope["path"]) is KeyScope.INFERENCE:
+                await self._in_a_place(scope, headers, receive, reply)
+            else:
+                await self._work(scope, b"", receive, reply)
         except SalverError as error:
-            refusal = self._refusals.of(error, reply.request_id, tenant="")
-            if isinstance(error, TooLarge | Unauthenticated | Forbidden):
-                await discard_body(headers, receive)
+            refusal = self._refusals.of(error, reply.request_id, tenant)
+            await discard_body(headers, receive)
             await _answer(refusal, scope, receive, reply, closing=True)
-            return
-        scope.setdefault("state", {})["arrival"] = arrival
-        work = asyncio.create_task(self._run(scope, body, reply))
-        await _while_connected(work, receive, reply)
-
-    async def _run(self, scope: Scope, body: bytes, reply: "_Reply") -> None:
-        await self._app(scope, _replay(body), reply)
 
     async def _admit(self, path: str, headers: Headers, reply: "_Reply") -> Arrival:
         now = self._clock.now()
         check_headers(headers)
         timeout = timeout_of(headers, self._limits.default_timeout_seconds)
-        if self._in_flight > self._limits.max_in_flight:
-            raise Refused(self._crowded())
         caller = await self._door.admit(path, headers)
         traffic_class = class_of(headers, caller.traffic_class)
         return Arrival(reply.request_id, now, now + timeout, caller, traffic_class, reply.told)
+
+    async def _in_a_place(
+        self, scope: Scope, headers: Headers, receive: Receive, reply: "_Reply"
+    ) -> None:
+        """Raises Refused where all places are taken, and what reading the body does."""
+        if self._in_flight >= self._limits.max_in_flight:
+            raise Refused(self._crowded())
+        self._in_flight += 1
+        try:
+            body = await read_body(headers, receive, self._limits.max_body_bytes)
+            await self._work(scope, body, receive, reply)
+        finally:
+            self._in_flight -= 1
 
     def _crowded(self) -> Decision:
         return Decision(
             id=self._ids.call("dec"),
             rule="gateway.max_in_flight",
-            value=self._in_flight,
+            value=self._in_flight + 1,
             limit=self._limits.max_in_flight,
             action=Action.REFUSE,
             cause=Cause.CALLER,
             reason="too many calls are in flight",
-            retry_after=1.0,
+            retry_after=retry_after(0.0, self._ids.chance),
         )
+
+    async def _work(self, scope: Scope, body: bytes, receive: Receive, reply: "_Reply") -> None:
+        work = asyncio.create_task(self._run(scope, body, reply))
+        await _while_connected(work, receive, reply)
+
+    async def _run(self, scope: Scope, body: bytes, reply: "_Reply") -> None:
+        await self._app(scope, _replay(body), reply)
 
 
 class _Reply:

@@ -101,8 +101,8 @@ class Refusal:
 class Refusals:
     """Turns errors into answers, counts them, and hands on the Decision of each that has one.
 
-    Those for want of a valid key have one too, but no more than a few a second: whoever has no key
-    must not be able to fill the bounded log of decisions.
+    Of those whose tenant is unknown no more than a few a second are kept, and only these name their
+    Decision: whoever has no key must not be able to fill the bounded log of decisions.
     """
 
     def __init__(self, observe: Observer, ids: Ids, clock: Clock) -> None:
@@ -112,20 +112,21 @@ class Refusals:
 
     def of(self, error: SalverError, request_id: str, tenant: str) -> Refusal:
         """How a deliberate error is told to the caller; `tenant` is empty while unknown."""
-        refusal = refusal_of(error, request_id)
-        if (decision := self._decision(error)) is not None:
+        refusal, decision = refusal_of(error, request_id), self._decision(error)
+        if decision is not None and self._keeps(error, tenant):
             self._observe(Decided(decision, tenant, request_id))
-            refusal = refusal if isinstance(error, Refused) else refusal.decided(decision.id)
+            refusal = refusal.decided(decision.id)
         return self.counted(refusal, tenant)
+
+    def _keeps(self, error: SalverError, tenant: str) -> bool:
+        return bool(tenant) or isinstance(error, Forbidden) or self._keyless.takes_one()
 
     def _decision(self, error: SalverError) -> Decision | None:
         match error:
             case Refused():
                 return error.decision
-            case Forbidden():
+            case Forbidden() | Unauthenticated():
                 return self._turned_away(error)
-            case Unauthenticated():
-                return self._turned_away(error) if self._keyless.takes_one() else None
             case _:
                 return None
 
@@ -218,7 +219,7 @@ def _of_decision(decision: Decision) -> Refusal:
     headers: tuple[tuple[str, str], ...] = ()
     if decision.retry_after is not None and decision.action in (Action.REFUSE, Action.SHED):
         headers = (("retry-after", _whole_seconds(decision.retry_after)),)
-    return Refusal(status, detail, headers).decided(decision.id)
+    return Refusal(status, detail, headers)
 
 
 def _of_error(error: SalverError, status: int, code: str) -> Refusal:

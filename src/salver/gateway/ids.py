@@ -1,4 +1,4 @@
-"""Names and seeds, drawn from one random source that is handed in."""
+"""Names, seeds and chance, drawn from one random source that is handed in."""
 
 import random
 
@@ -16,3 +16,7 @@ class Ids:
     def seed(self) -> int:
         """A sampling seed for a request that gave none; 64 bits."""
         return self._source.getrandbits(64)
+
+    def chance(self) -> float:
+        """Uniform in [0, 1): spreads those who come back."""
+        return self._source.random()

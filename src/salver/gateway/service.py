@@ -22,7 +22,8 @@ class Limits:
     """What one call, and all calls together, may take from this process.
 
     The first three come from the contract. `max_choices` bounds prompts times `n` of a call;
-    `max_in_flight` bounds calls, and with `max_body_bytes` the memory that bodies can hold.
+    `max_in_flight` bounds calls for inference, and with `max_body_bytes` the memory that bodies can hold.
+    It has to be more than the backend runs and keeps waiting, which knows better who has to give way.
     """
 
     max_context_tokens: int

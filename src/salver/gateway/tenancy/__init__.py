@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from salver.clock import Clock
 from salver.contract import StateAway, Tenant, WithoutState
 from salver.flow.quota import Quota
-from salver.gateway.tenancy.door import Caller, Door, KeyedDoor, OpenDoor
+from salver.gateway.tenancy.door import Caller, Door, KeyedDoor, OpenDoor, scope_of
 from salver.gateway.tenancy.key_ring import KeyRing
 from salver.gateway.tenancy.quotas import Charge, NoQuotas, Quotas, StoredQuotas, quota_headers
 from salver.gateway.tenancy.store_threads import StoreThreads
@@ -26,6 +26,7 @@ __all__ = [
     "StoreThreads",
     "Tenancy",
     "quota_headers",
+    "scope_of",
 ]
 
 
