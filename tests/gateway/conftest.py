@@ -14,12 +14,13 @@ from openai import AsyncOpenAI
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from salver.contract import StateAway, Tenant
+from salver.contract import Scope, StateAway, Tenant
 from salver.gateway import Limits, Served, StoreThreads, Tenancy, create_app, listen, serve
 from salver.models import ChatTemplate, Tokenizer
 from salver.models.bpe import CHARACTER_OF_BYTE
 from salver.models.tokenizer import PlainText, SpecialTokens
-from salver.state import Database, sqlite_url
+from salver.state import Database, KeyStore, sqlite_url
+from salver.telemetry import Event, Observers
 from salver.testing import FakeBackend, ManualClock
 
 BOS = 256
@@ -134,6 +135,18 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
+def key(database: Database) -> str:
+    """One of `search`."""
+    return KeyStore(database).create("search", frozenset({Scope.INFERENCE}))[0]
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    """What `keyed` tells its observers."""
+    return []
+
+
+@pytest.fixture
 def keyed(
     backend: FakeBackend,
     limits: Limits,
@@ -141,6 +154,7 @@ def keyed(
     database: Database,
     threads: StoreThreads,
     clock: ManualClock,
+    events: list[Event],
 ) -> FastAPI:
     """A gateway on `clock` with one tenant, `search`, whose keys are in `database` and fail closed."""
     return create_app(
@@ -151,6 +165,7 @@ def keyed(
         chat_template=None,
         ready=lambda: backend.ready,
         tenancy=Tenancy("assistant", (Tenant(name="search"),), StateAway(), database, threads),
+        observers=Observers(events.append),
         clock=clock,
         entropy=random.Random(7),
     )

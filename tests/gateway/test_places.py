@@ -1,24 +1,17 @@
 """How many calls at once: who can take a place, and who is answered without one."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given
-from hypothesis import strategies as st
 
-from salver.contract import Action, Cause, Decision, Scope
-from salver.errors import Refused, SalverError, Unauthenticated
+from salver.contract import Scope
 from salver.gateway import Limits
-from salver.gateway.errors import KEYLESS_DECISIONS_AT_ONCE, Refusals
-from salver.gateway.ids import Ids
 from salver.state import Database, KeyStore
-from salver.telemetry import Decided
-from salver.testing import FakeBackend, ManualClock
+from salver.testing import FakeBackend
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 PROMPT = {"model": "tiny", "prompt": "a"}
@@ -56,11 +49,6 @@ async def unfinished(url: str, head: str, number: int) -> AsyncIterator[list[asy
         for _, writer in streams:
             writer.close()
         await asyncio.gather(*(each.wait_closed() for _, each in streams), return_exceptions=True)
-
-
-@pytest.fixture
-async def key(database: Database) -> str:
-    return KeyStore(database).create("search", frozenset({Scope.INFERENCE}))[0]
 
 
 async def test_too_many_calls_in_flight_are_back_pressure(
@@ -136,26 +124,3 @@ async def test_a_refusal_is_counted_for_its_tenant(
     counted = [line for line in told.splitlines() if 'rule="gateway.max_in_flight"' in line]
     assert counted
     assert all('tenant="search"' in line for line in counted)
-
-
-REFUSED = Refused(
-    Decision("dec-1", "some.rule", 2, 1, Action.REFUSE, Cause.CALLER, "no", retry_after=1.0)
-)
-KEYLESS = Unauthenticated("no key", rule="key.missing")
-
-
-@given(
-    errors=st.lists(st.sampled_from([REFUSED, KEYLESS]), max_size=300),
-    tenant=st.sampled_from(["", "search"]),
-)
-def test_law_an_answer_names_a_decision_if_and_only_if_it_is_kept(
-    errors: list[SalverError], tenant: str
-) -> None:
-    """And those of nobody in particular are few, whatever they are."""
-    kept: list[object] = []
-    refusals = Refusals(kept.append, Ids(random.Random(7)), ManualClock())
-    told = [refusals.of(error, "req-1", tenant) for error in errors]
-    named = [refusal.detail.decision for refusal in told if refusal.detail.decision is not None]
-    assert [each.decision.id for each in kept if isinstance(each, Decided)] == named
-    assert all(("x-salver-decision" in dict(r.headers)) == bool(r.detail.decision) for r in told)
-    assert len(named) == (len(told) if tenant else min(len(told), KEYLESS_DECISIONS_AT_ONCE))

@@ -296,6 +296,8 @@ async def test_a_backend_that_was_never_started_says_so(make_supervisor: MakeSup
     assert not backend.ready
     with pytest.raises(BackendUnavailable, match="has not been started"):
         await collect(backend, request())
+    with pytest.raises(BackendUnavailable, match="has not been started"):
+        backend.check_ready("req-1")
 
 
 # -- stop ----------------------------------------------------------------------------------------

@@ -83,6 +83,15 @@ class Backend(Protocol):
         """Whether a request sent now would be taken."""
         ...
 
+    def check_ready(self, request_id: str) -> None:
+        """Says why, if it is not ready; before any work is spent on that request.
+
+        Raises:
+            Refused: by a rule of its own.
+            BackendUnavailable: not ready.
+        """
+        ...
+
     def load(self) -> LoadSnapshot:
         """The latest known load; never blocks."""
         ...

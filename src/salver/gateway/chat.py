@@ -44,7 +44,7 @@ class ChatEndpoint:
         desk.check_model(body.model)
         n = check_options(body, 1, desk.limits)
         _check_chat_options(body)
-        desk.check_ready()
+        desk.check_ready(arrival)
         asked = _asked(body)
         prompt = await desk.prompts.chat(
             body.messages,

@@ -39,7 +39,7 @@ class CompletionEndpoint:
         desk.check_model(body.model)
         wanted = _prompts_of(body)
         n = check_options(body, len(wanted), desk.limits)
-        desk.check_ready()
+        desk.check_ready(arrival)
         prompts = [await self._read(wanted, i, body, arrival, n) for i in range(len(wanted))]
         call_id = desk.ids.call("cmpl")
         call = self._call(call_id, arrival, body, prompts, n)

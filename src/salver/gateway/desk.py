@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from salver.clock import Clock
 from salver.contract import Backend, Finish, FinishReason, GenerateRequest, SamplingParams
-from salver.errors import BackendLost, BackendUnavailable, Refused, UnknownModel
+from salver.errors import BackendLost, Refused, UnknownModel
 from salver.flow import certain_output, least_own_seconds, unreachable
 from salver.gateway.arrival import Arrival
 from salver.gateway.calls import Call, Calls
@@ -54,10 +54,9 @@ class Desk:
                 fix=f"ask for {self.served.model!r}",
             )
 
-    def check_ready(self) -> None:
-        """Raises BackendUnavailable before any work is spent on a prompt."""
-        if not self.backend.ready:
-            raise BackendUnavailable("the backend is not ready", rule="backend.ready")
+    def check_ready(self, arrival: Arrival) -> None:
+        """Raises what the backend says of itself, before any work is spent on a prompt."""
+        self.backend.check_ready(arrival.request_id)
 
     def admit(
         self, arrival: Arrival, *, output: int = 1, choices: int = 1, asked: Asked | None = None

@@ -126,20 +126,27 @@ class Refusals:
             case Refused():
                 return error.decision
             case Forbidden() | Unauthenticated():
-                return self._turned_away(error)
+                return self._none_of_one(error, Cause.CALLER)
+            case BackendUnavailable(rule="deployment.ready"):
+                return None  # the answer to a probe, which asks all day
+            case BackendUnavailable() | StateUnavailable():
+                return self._none_of_one(error, Cause.SERVER, RETRY_AFTER_LOST_SECONDS)
             case _:
                 return None
 
-    def _turned_away(self, error: SalverError) -> Decision:
-        """No key, or none that would do: 0 of 1."""
+    def _none_of_one(
+        self, error: SalverError, cause: Cause, retry_after: float | None = None
+    ) -> Decision:
+        """There was no key that would do, or nothing that is ready: 0 of 1."""
         return Decision(
             id=self._ids.call("dec"),
-            rule=error.rule,
+            rule=error.rule or "backend.available",
             value=0,
             limit=1,
             action=Action.REFUSE,
-            cause=Cause.CALLER,
+            cause=cause,
             reason=error.problem,
+            retry_after=retry_after,
         )
 
     def counted(self, refusal: Refusal, tenant: str) -> Refusal:

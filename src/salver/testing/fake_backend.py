@@ -58,6 +58,10 @@ class FakeBackend:
         self.active: set[str] = set()
         self._clock = clock or MonotonicClock()
 
+    def check_ready(self, request_id: str) -> None:
+        if not self.ready:
+            raise BackendUnavailable("the fake backend is not ready", rule="backend.ready")
+
     def load(self) -> LoadSnapshot:
         return LoadSnapshot(
             requests_running=len(self.active),
@@ -89,8 +93,7 @@ class FakeBackend:
 
     def _admit(self, request: GenerateRequest) -> None:
         self.requests.append(request)
-        if not self.ready:
-            raise BackendUnavailable("the fake backend is not ready", rule="backend.ready")
+        self.check_ready(request.id)
         if self.refusal is not None:
             raise Refused(self.refusal)
 

@@ -38,6 +38,9 @@ class StaticAnswer:
         self._text = text
         self._clock = clock
 
+    def check_ready(self, request_id: str) -> None:
+        """It always is."""
+
     def load(self) -> LoadSnapshot:
         """None."""
         return LoadSnapshot()
@@ -65,6 +68,11 @@ class FallbackChain:
     @property
     def ready(self) -> bool:
         return any(step.ready for step in self._steps)
+
+    def check_ready(self, request_id: str) -> None:
+        """Raises what its first step does while no step is ready."""
+        if not self.ready:
+            self._steps[0].check_ready(request_id)
 
     def load(self) -> LoadSnapshot:
         """That of the first step that is ready."""

@@ -93,6 +93,11 @@ class UpstreamPool:
     def ready(self) -> bool:
         return any(replica.open for replica in self._replicas.values())
 
+    def check_ready(self, request_id: str) -> None:
+        """Raises Refused while no server may be asked."""
+        if not self.ready:
+            raise Refused(self._nobody(request_id, self._replicas.values()))
+
     @property
     def replicas(self) -> Mapping[str, Replica]:
         """By name, in their declared order."""
@@ -203,7 +208,7 @@ class UpstreamPool:
         able = {name: self._replicas[name] for name in self._replicas if name in waiter.able}
         loads = {name: each.load() for name, each in able.items() if each.open}
         if not loads:
-            raise Refused(self._nobody(waiter.request, able.values()))
+            raise Refused(self._nobody(waiter.request.id, able.values()))
         untried = {name: load for name, load in loads.items() if name not in waiter.avoided}
         matched = self._prefixes.matched(waiter.prefixes)
         chosen = choose(self._paced(untried or loads), matched, waiter.tokens)
@@ -250,11 +255,11 @@ class UpstreamPool:
         if all(name in failed for name, each in self._replicas.items() if each.open):
             await asyncio.sleep(self._entropy.uniform(0.0, RETRY_PAUSE_SECONDS))
 
-    def _nobody(self, request: GenerateRequest, able: Iterable[Replica]) -> Decision:
+    def _nobody(self, request_id: str, able: Iterable[Replica]) -> Decision:
         now = self._clock.now()
         wait = min(each.breaker.retry_after(now) for each in able)
         reason = f"no server of {self._name!r} may be asked: each has failed lately"
-        return unavailable(request.id, reason, max(wait, 0.0))
+        return unavailable(request_id, reason, max(wait, 0.0))
 
     async def _look(self) -> None:
         await asyncio.gather(*(each.server.look() for each in self._replicas.values()))

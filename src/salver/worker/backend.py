@@ -35,6 +35,11 @@ class WorkerBackend:
     def ready(self) -> bool:
         return self._connection is not None
 
+    def check_ready(self, request_id: str) -> None:
+        """Raises BackendUnavailable without a worker; says why."""
+        if self._connection is None:
+            raise self._unavailable()
+
     def load(self) -> LoadSnapshot:
         """The load after the worker's latest step; counters go on over restarts."""
         latest = self._connection.load if self._connection else LoadSnapshot()
