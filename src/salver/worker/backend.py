@@ -12,6 +12,8 @@ COUNTERS = (
     "preemptions",
     "prefix_cache_queries",
     "prefix_cache_hits",
+    "late_tokens",
+    "overdue_tokens",
     "step_seconds",
     "predicted_step_seconds",
     "step_error_seconds",
