@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -98,9 +99,8 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
+async def serving(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
     """The app on a real socket, at this URL."""
-    listener = listen("127.0.0.1", 0)
     stop = asyncio.Event()
     port = listener.getsockname()[1]
     task = asyncio.create_task(
@@ -112,8 +112,13 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def base_url(app: FastAPI) -> AsyncIterator[str]:
-    async with serving(app) as url:
+def listener() -> socket.socket:
+    return listen("127.0.0.1", 0)
+
+
+@pytest.fixture
+async def base_url(app: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
+    async with serving(app, listener) as url:
         yield url
 
 
@@ -172,8 +177,8 @@ def keyed(
 
 
 @pytest.fixture
-async def keyed_url(keyed: FastAPI) -> AsyncIterator[str]:
-    async with serving(keyed) as url:
+async def keyed_url(keyed: FastAPI, listener: socket.socket) -> AsyncIterator[str]:
+    async with serving(keyed, listener) as url:
         yield url
 
 

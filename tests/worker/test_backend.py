@@ -33,7 +33,7 @@ def snapshots() -> st.SearchStrategy[LoadSnapshot]:
 
 
 def test_every_field_of_a_load_is_a_gauge_or_goes_on() -> None:
-    assert COUNTING == sorted(COUNTERS)
+    assert sorted(COUNTERS) == COUNTING
 
 
 @given(lives=st.lists(snapshots(), max_size=5))

@@ -5,6 +5,9 @@ connection; when the client goes, the task is cancelled, and with it whatever it
 the backend's generator. So disconnects are handled in this one place, for streamed and plain
 answers alike, and no endpoint polls for them.
 
+A client that is there and does not read holds its call no longer than its deadline, and a little for
+the error to be written: then its connection is closed with what is in it.
+
 The body is read to its end before the work starts. That bounds what a call can hold, and leaves
 `http.disconnect` as the only message the connection can still bring.
 
@@ -27,10 +30,16 @@ from salver.errors import Refused, SalverError
 from salver.flow import retry_after
 from salver.gateway.arrival import Arrival, check_headers, class_of, is_request_id, timeout_of
 from salver.gateway.body import ClientGone, discard_body, read_body
+from salver.gateway.calls import DEADLINE_GRACE_SECONDS
 from salver.gateway.errors import Refusal, Refusals, internal_error
 from salver.gateway.ids import Ids
 from salver.gateway.service import Limits
 from salver.gateway.tenancy import Door, scope_of
+
+HANG_UP = "salver.hang_up"  # the ASGI extension that aborts the connection
+LAST_WRITES_SECONDS = (
+    2 * DEADLINE_GRACE_SECONDS
+)  # after the deadline: the end is known, and written
 
 logger = logging.getLogger("salver.gateway")
 
@@ -70,6 +79,7 @@ class Edge:
             await self._serve(scope, headers, receive, reply)
         except ClientGone:
             logger.debug("client of %s went away", request_id)
+            await _hang_up(scope)
         except Exception:
             logger.exception("request %s failed unexpectedly", request_id)
             if not reply.started:
@@ -128,7 +138,8 @@ class Edge:
 
     async def _work(self, scope: Scope, body: bytes, receive: Receive, reply: "_Reply") -> None:
         work = asyncio.create_task(self._run(scope, body, reply))
-        await _while_connected(work, receive, reply)
+        left = scope["state"]["arrival"].deadline - self._clock.now()
+        await _while_connected(work, receive, reply, max(0.0, left) + LAST_WRITES_SECONDS)
 
     async def _run(self, scope: Scope, body: bytes, reply: "_Reply") -> None:
         await self._app(scope, _replay(body), reply)
@@ -158,15 +169,24 @@ class _Reply:
         await self._send(message)
 
 
-async def _while_connected(work: "asyncio.Task[None]", receive: Receive, reply: _Reply) -> None:
+async def _while_connected(
+    work: "asyncio.Task[None]", receive: Receive, reply: _Reply, patience: float
+) -> None:
     """Run `work` to its end, or cancel it as soon as the client is gone.
+
+    After `patience` seconds an answer that has begun and has no end waits for its reader only, who is as
+    good as gone. One that has not begun is late by our doing, and goes on.
 
     A connection also reads as closed once the answer is complete; work then only has to tidy up
     and is left to do so.
     """
     gone = asyncio.create_task(_disconnected(receive))
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        either, how = (work, gone), asyncio.FIRST_COMPLETED
+        while not (await asyncio.wait(either, timeout=patience, return_when=how))[0]:
+            if reply.started:
+                raise ClientGone
+            patience = LAST_WRITES_SECONDS
         if not work.done() and reply.complete:
             await asyncio.wait((work,))
         if not work.done():
@@ -181,6 +201,14 @@ async def _while_connected(work: "asyncio.Task[None]", receive: Receive, reply: 
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _hang_up(scope: Scope) -> None:
+    """Close the connection, where it is open, without waiting for what its client has not read."""
+    abort = scope.get("extensions", {}).get(HANG_UP)
+    if abort is not None:
+        abort()
+        await asyncio.sleep(0)  # for the server to hear of it before the call returns
 
 
 def _replay(body: bytes) -> Receive:

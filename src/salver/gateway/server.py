@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from salver.errors import CannotListen
+from salver.gateway.edge import HANG_UP
 
 MAX_HEAD_BYTES = 64 * 1024  # of a request line and its headers
 KEEP_ALIVE_SECONDS = 65  # longer than clients keep idle connections, so that none reuses a dead one
@@ -120,7 +121,10 @@ def _signals(server: uvicorn.Server) -> Iterator[list[signal.Signals]]:
 
 
 class _BoundedHead(HttpToolsProtocol):
-    """Refuses a request line and headers that go on and on, which the parser would keep."""
+    """Refuses a request line and headers that go on and on, which the parser would keep.
+
+    Tells each call how to hang up on its client.
+    """
 
     _head_bytes = 0
     _in_head = True
@@ -132,6 +136,10 @@ class _BoundedHead(HttpToolsProtocol):
         too_large = self._in_head and self._head_bytes > MAX_HEAD_BYTES
         if too_large and not self.transport.is_closing():
             self.send_400_response("The request's headers are too large.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {HANG_UP: self.transport.abort}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
         self._in_head = False

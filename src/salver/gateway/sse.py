@@ -46,12 +46,12 @@ class EventStream(Response):
         writer = _Writer(self, send)
         try:
             await self._produce(writer.write)
-            await writer.write(DONE)
+            last = DONE
         except Exception as error:
             if not writer.started:
                 raise
-            await writer.write(self._event_of(error))
-        await writer.close()
+            last = self._event_of(error)
+        await writer.end(last)
 
     def _event_of(self, error: Exception) -> bytes:
         request_id, tenant = self._arrival.request_id, self._arrival.caller.tenant
@@ -71,17 +71,20 @@ class _Writer:
         self._turn = asyncio.Lock()
 
     async def write(self, events: bytes) -> None:
-        if not events:
-            return
+        if events:
+            await self._put(events, more=True)
+
+    async def end(self, events: bytes) -> None:
+        """The last ones, and the end of the answer with them."""
+        await self._put(events, more=False)
+
+    async def _put(self, events: bytes, *, more: bool) -> None:
         async with self._turn:
             if not self.started:
                 self.started = True
                 head = {"status": 200, "headers": self._response.raw_headers}
                 await self._send({"type": "http.response.start", **head})
-            await self._send({"type": "http.response.body", "body": events, "more_body": True})
-
-    async def close(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._send({"type": "http.response.body", "body": events, "more_body": more})
 
 
 def error_event(refusal: Refusal) -> bytes:
