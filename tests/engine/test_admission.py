@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from salver.contract import Action, Decision, GenerateRequest, Outcome, SamplingParams, TrafficClass
 from salver.engine import EngineCore, Limits
 from salver.engine.admission import Admission
-from salver.errors import Refused
+from salver.errors import Refused, TooLarge
 from salver.flow import QueueBound, Share, retry_after
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
 
@@ -119,6 +119,19 @@ def test_the_queue_is_shared_by_weight() -> None:
     fill(core, "light")
     fill(core, "heavy")
     assert len(shed(core)) == 8
+
+
+@pytest.mark.parametrize(("n", "prompt"), [(9, 4), (6, 180)])
+def test_what_no_queue_could_hold_is_too_large_and_shuts_nobody_out(n: int, prompt: int) -> None:
+    """It would be refused for ever; and the queue is not full for its sake."""
+    core = engine(sheds=False)
+    for number in range(7):
+        core.add(ask(f"r{number}", "a"))
+    core.cancel("r0")
+    with pytest.raises(TooLarge) as error:
+        core.add(ask("wide", "a", n=n, prompt=prompt))
+    assert error.value.rule.startswith("admission.max_queued_")
+    core.add(ask("next", "a"))
 
 
 def test_nobody_gives_way_in_vain() -> None:

@@ -128,9 +128,19 @@ def core(*, places: int = 1, blocks: int = 512, within: float = WITHIN) -> Engin
     )
 
 
-def ask(name: str, prompt: int, output: int = 4, n: int = 1) -> GenerateRequest:
+def ask(
+    name: str,
+    prompt: int,
+    output: int = 4,
+    n: int = 1,
+    *,
+    first: int = 0,
+    arrived: float | None = None,
+    call: str = "",
+) -> GenerateRequest:
     sampling = SamplingParams(output, temperature=0.0, ignore_eos=True)
-    return GenerateRequest(name, tuple(number % 97 for number in range(prompt)), sampling, n=n)
+    tokens = tuple(number % 97 for number in range(first, first + prompt))
+    return GenerateRequest(name, tokens, sampling, n=n, arrived=arrived, call=call)
 
 
 def ends(engine: EngineCore) -> dict[str, Outcome]:
@@ -173,3 +183,54 @@ def test_what_was_begun_and_preempted_is_never_shed() -> None:
     engine.add(ask("b", 31, output=60))
     assert ends(engine) == {"a#0": Outcome.FINISHED, "b#0": Outcome.FINISHED}
     assert engine.scheduler.num_preemptions > 0
+
+
+@pytest.mark.parametrize("waited", [0.45, 0.5, 5.0])
+def test_who_waited_elsewhere_is_served_where_nobody_else_is(waited: float) -> None:
+    """An upload, or a state store, that took its time: the machine is idle."""
+    engine = core()
+    now = engine._clock.now()
+    engine.add(ask("r", 100, arrived=now - waited))
+    assert ends(engine) == {"r#0": Outcome.FINISHED}
+
+
+def test_who_waited_elsewhere_is_let_go_where_others_are() -> None:
+    engine = core()
+    engine.add(ask("first", 10))
+    with pytest.raises(Refused):
+        engine.add(ask("late", 10, arrived=engine._clock.now() - 0.6))
+    engine.step()
+    assert [*ends(engine)] == ["first#0"]
+
+
+def test_the_prompts_of_one_call_are_not_in_each_other_s_way() -> None:
+    """However many: without a place for them the last ones wait for the whole objective, and more."""
+    engine = core(places=2)
+    for index in range(60):
+        engine.add(ask(f"c-{index}", 40, first=index, call="c"))
+    assert engine.load().queue_seconds() > WITHIN
+    assert ends(engine) == {f"c-{index}#0": Outcome.FINISHED for index in range(60)}
+    assert not engine.take_shed()
+    assert not engine.scheduler._calls
+
+
+def test_a_call_that_was_begun_is_finished_beside_others() -> None:
+    engine = core(places=2)
+    for index in range(30):
+        engine.add(ask(f"c-{index}", 40, first=index, call="c"))
+    engine.step()
+    with pytest.raises(Refused):
+        engine.add(ask("other", 10))
+    engine.scheduler._admission._first_token = None
+    engine.add(ask("patient", 10))
+    engine.scheduler._admission._first_token = FirstTokenBound(WITHIN)
+    finished = ends(engine)
+    assert {f"c-{index}#0" for index in range(30)} <= set(finished)
+    assert [name for name, _ in engine.take_shed()] == ["patient"]
+
+
+def test_a_call_that_cannot_be_begun_in_time_is_refused_at_its_first_prompt() -> None:
+    engine = core()
+    engine.add(ask("long", 900))
+    with pytest.raises(Refused):
+        engine.add(ask("c-0", 10, call="c"))

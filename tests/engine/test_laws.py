@@ -109,6 +109,7 @@ class Laws(RuleBasedStateMachine):
         self.one_behind: set[str] = set()  # running requests, as the latest step found them
         self.arrived: dict[str, float] = {}
         self.begun: set[str] = set()  # requests of which some token was in a step
+        self.begun_calls: set[str] = set()  # calls in flight of which that is so
         self.preempted: set[str] = set()  # sequences
 
     # -- what can happen -------------------------------------------------------------------------
@@ -120,6 +121,8 @@ class Laws(RuleBasedStateMachine):
         salt=st.sampled_from(["red", "blue"]),
         patience=st.sampled_from([None, None, -1.0, 0.5, 3.0]),
         traffic_class=st.sampled_from([*TrafficClass, TrafficClass.STANDARD]),
+        waited=st.sampled_from([None, None, 0.1, 0.2, WITHIN, 2 * WITHIN]),
+        call=st.sampled_from(["", "", "", "several"]),
     )
     def arrive(
         self,
@@ -129,7 +132,10 @@ class Laws(RuleBasedStateMachine):
         salt: str,
         patience: float | None,
         traffic_class: TrafficClass,
+        waited: float | None = None,
+        call: str = "",
     ) -> None:
+        """`waited` seconds before it came here; it may be one of a call of several."""
         now = self.clock.now()
         deadline = None if patience is None else now + patience
         name = f"r{self.num_arrivals}"
@@ -143,12 +149,17 @@ class Laws(RuleBasedStateMachine):
             cache_salt=salt,
             deadline=deadline,
             traffic_class=traffic_class,
+            arrived=None if waited is None else now - waited,
+            call=call and f"{call}-{salt}",
         )
+        if not any(call_of(c.request) == call_of(request) for c in self.live()):
+            self.begun_calls.discard(call_of(request))
         before = self.scheduler.load(self.clock.now())
         try:
             self.scheduler.add(request, now)
         except TooLarge:
-            assert len(prompt) + sampling.max_tokens > LIMITS.max_context_tokens
+            too_long = len(prompt) + sampling.max_tokens > LIMITS.max_context_tokens
+            assert too_long or n > BOUND.max_requests or n * len(prompt) > BOUND.max_tokens
             assert self.scheduler.load(self.clock.now()) == before
         except Refused as refused:
             assert self.scheduler.load(self.clock.now()) == before
@@ -175,11 +186,15 @@ class Laws(RuleBasedStateMachine):
             late = request.deadline <= self.clock.now()
             assert late == (decision.rule == "request.deadline_s")
         elif decision.rule == "slo.ttft_p95":
-            assert self.scheduler.num_in_flight, "nobody is in its way"
+            others = {call_of(client.request) for client in self.live()} - {call_of(request)}
+            assert others, "nobody is in its way"
         elif decision.rule == "admission.max_queued_requests":
             assert n + request.n > REOPEN * BOUND.max_requests
         else:
             assert k + request.n * len(request.prompt_token_ids) > REOPEN * BOUND.max_tokens
+
+    def live(self) -> list[Client]:
+        return [client for client in self.clients.values() if client.finish is None]
 
     def check_admission(self, request: GenerateRequest, n: int, k: int) -> None:
         """Law 10: nothing is let in over the bound."""
@@ -313,20 +328,26 @@ class Laws(RuleBasedStateMachine):
 
     def check_begun_in_time(self, plan: SchedulerOutput, now: float) -> None:
         """No request is begun that has waited for longer than a promised first token leaves beside
-        its own prompt, and none goes on waiting for longer than the whole promise."""
+        its own prompt, and none goes on waiting for longer than the whole promise; unless nobody else
+        is there, or another of its call was begun."""
         self.begun |= {self.client(sequence.key).request.id for sequence in plan.sequences}
         if (within := self.limits.ttft_seconds) is None:
             return
-        waits = [now - r.arrived for r in self.scheduler._order if not r.was_begun]
-        assert max(waits, default=0.0) <= within
+        in_flight = (*self.scheduler._running, *self.scheduler._order)
+        calls = {call_of(self.client(request.key).request) for request in in_flight}
         leaders = {r.key: r for r in self.scheduler._running if r.choice == 0}
         for sequence in plan.sequences:
-            request = leaders.get(sequence.key)
-            if request is not None and request.scheduled_at == now:
+            request, call = leaders.get(sequence.key), call_of(self.client(sequence.key).request)
+            waited = len(calls) > 1 and call not in self.begun_calls
+            self.begun_calls.add(call)
+            if request is not None and request.scheduled_at == now and waited:
                 first = sequence.first_position
                 prompt = StepShape.of_tokens(first, len(request.prompt) - first, 1)
                 own = self.scheduler.telemetry.model.marginal(prompt)
                 assert now - request.arrived <= max(within - own, 0.1 * within) + 1e-9
+        for request in self.scheduler._order:
+            if len(calls) > 1 and call_of(self.client(request.key).request) not in self.begun_calls:
+                assert now - request.arrived <= within
 
     def check_dead_hold_nothing(self, now: float) -> None:
         """Law 2: a dead request holds no block by the end of the step."""
@@ -549,6 +570,10 @@ class PunctualFairLaws(FairLaws):
         more = self.one_more(self.plan, request)
         model = self.scheduler.telemetry.model
         return model.marginal(others + more) > 0.5 * model.predict(first) - 1e-9
+
+
+def call_of(request: GenerateRequest) -> str:
+    return request.call or request.id
 
 
 def account(request: GenerateRequest | Request) -> tuple[TrafficClass, str]:

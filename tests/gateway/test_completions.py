@@ -94,6 +94,17 @@ async def test_echo_with_logprobs_scores_the_prompt(
     assert backend.requests[0].sampling.prompt_logprobs == 1
 
 
+async def test_the_prompts_of_one_call_are_told_to_belong_together(
+    client: httpx.AsyncClient, backend: FakeBackend
+) -> None:
+    await complete(client, prompt=[[97, 98], [99]], max_tokens=1)
+    first, second = backend.requests
+    assert first.id != second.id
+    assert first.call == second.call != ""
+    await complete(client, prompt=[97], max_tokens=1)
+    assert backend.requests[-1].call == ""
+
+
 async def test_prompt_logprobs_in_vllms_shape(client: httpx.AsyncClient) -> None:
     answer = await complete(client, prompt=[97, 98], prompt_logprobs=2, echo=True, logprobs=1)
     assert answer["choices"][0]["prompt_logprobs"] == [

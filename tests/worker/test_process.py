@@ -100,11 +100,17 @@ async def test_requests_are_batched_into_one_step(make_supervisor: MakeSuperviso
 
 
 async def test_a_full_queue_refuses_with_its_decision(make_supervisor: MakeSupervisor) -> None:
-    supervisor = make_supervisor("quick")
+    supervisor = make_supervisor("slow")
     await supervisor.start()
-    with pytest.raises(Refused) as caught:
-        await collect(supervisor.backend, request(n=65))
-    assert caught.value.decision.rule == "admission.max_queued_requests"
+    first, second = request("first", n=50), request("second", n=50)
+    answers = await asyncio.gather(
+        collect(supervisor.backend, first),
+        collect(supervisor.backend, second),
+        return_exceptions=True,
+    )
+    (refused,) = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert isinstance(refused, Refused)
+    assert refused.decision.rule == "admission.max_queued_requests"
     assert len(await collect(supervisor.backend, request())) == 8
 
 
@@ -114,6 +120,9 @@ async def test_what_can_never_fit_is_too_large(make_supervisor: MakeSupervisor) 
     with pytest.raises(TooLarge) as caught:
         await collect(supervisor.backend, request(max_tokens=5000))
     assert (caught.value.value, caught.value.limit) == (5003, 1000)
+    with pytest.raises(TooLarge) as caught:
+        await collect(supervisor.backend, request(n=65))
+    assert (caught.value.rule, caught.value.limit) == ("admission.max_queued_requests", 64)
 
 
 async def test_an_id_in_flight_is_not_taken_twice(make_supervisor: MakeSupervisor) -> None:

@@ -48,6 +48,7 @@ class GenerateRequest:
 
     `deadline` is an instant on the machine's monotonic clock (see `salver.clock`), or None; so is
     `arrived`, when the caller asked, where that is known.
+    `call` is what the requests of one call share, that live and die together; empty where there is one.
     `cache_salt` comes from the authenticated tenant, never from the caller (law 7). `messages` is the
     conversation as JSON, for a backend that has a tokenizer of its own; empty where there is none.
     """
@@ -62,6 +63,7 @@ class GenerateRequest:
     messages: bytes = b""
     traffic_class: TrafficClass = TrafficClass.STANDARD
     arrived: float | None = None
+    call: str = ""
 
 
 class Outcome(StrEnum):

@@ -7,12 +7,14 @@ does.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 
 from salver.contract import Action, Decision, GenerateRequest
 from salver.engine.order import Order
 from salver.engine.punctuality import Estimate, too_late
-from salver.engine.request import Request
+from salver.engine.request import CallState, Request
+from salver.errors import TooLarge
 from salver.flow import (
     Excess,
     FirstTokenBound,
@@ -30,6 +32,11 @@ from salver.flow import (
 def no_chance() -> float:
     """A stream of draws without chance."""
     return 0.0
+
+
+def is_alone(call: CallState, in_flight: Iterable[Request]) -> bool:
+    """Whether a call is in nobody's way, and nobody in its: however late, it is served."""
+    return all(request.call is call for request in in_flight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +79,20 @@ class Admission:
         running: Sequence[Request],
         estimate: Estimate,
         cached: Callable[[], int],
+        *,
+        joins: bool = False,
     ) -> Verdict:
-        """Whether `source` may wait behind what does. `cached` is the prefix hit it would have."""
+        """Whether `source` may wait behind what does. `cached` is the prefix hit it would have; it
+        `joins` where another of its call is in flight, and is then as late as that one is.
+
+        Raises:
+            TooLarge: it would be over the bound even in an empty queue.
+        """
         late = passed(source.id, source.deadline, estimate.now)
         if late:
             return Verdict(late)
         waiting = (len(order), order.num_tokens)
-        adding = (source.n, source.n * len(source.prompt_token_ids))
+        adding = self._size(source)
         excess = self._gate.excess(waiting, adding)
         victims: tuple[Request, ...] = ()
         if excess and self._sheds:
@@ -93,12 +107,27 @@ class Admission:
 
         hopeless = too_late(
             source, queue=queue, cached=cached, model=estimate.model, now=estimate.now
-        ) or self._would_be_late(source, queue, cached, estimate)
+        )
+        if not joins and (len(order) or running):
+            hopeless = hopeless or self._would_be_late(source, queue, cached, estimate)
         if hopeless or not excess:
             return Verdict(hopeless)
         return Verdict(None, tuple(self._shed(victims, source, excess, drain)), victims)
 
-    def overdue(self, order: Order, now: float) -> Verdict:
+    def _size(self, source: GenerateRequest) -> tuple[int, int]:
+        """Its sequences, and the tokens of their prompts."""
+        size = source.n, source.n * len(source.prompt_token_ids)
+        if over := self.bound.excess((0, 0), size):
+            raise TooLarge(
+                f"its choices come to {over.value} {over.unit}, and no more than {over.limit} wait",
+                rule=over.rule,
+                value=over.value,
+                limit=over.limit,
+                fix="ask for fewer choices or shorten the prompt",
+            )
+        return size
+
+    def overdue(self, order: Order, running: Sequence[Request], now: float) -> Verdict:
         """Those that have waited for the whole objective and were never begun."""
         if self._first_token is None:
             return Verdict()
@@ -107,17 +136,20 @@ class Admission:
             for request in order
             if now - request.arrived > self._first_token.seconds and not request.was_begun
         ]
+        if late and is_alone(late[0].call, chain(running, order)):
+            return Verdict()
         whole = {request.request_id: request for request in late}
         decisions = (self._late(request, now, own=0.0) for request in whole.values())
         return Verdict(None, tuple(filter(None, decisions)), tuple(late))
 
     def begins_late(
-        self, request: Request, now: float, own: Callable[[], float]
+        self, request: Request, in_flight: Iterable[Request], now: float, own: Callable[[], float]
     ) -> Decision | None:
         """Why a request is not begun now, whose first token would take `own` seconds from here."""
         if self._first_token is None or request.was_begun:
             return None
-        return self._late(request, now, own())
+        late = self._late(request, now, own())
+        return None if late and is_alone(request.call, in_flight) else late
 
     def _late(self, request: Request, now: float, own: float) -> Decision | None:
         if self._first_token is None:

@@ -27,11 +27,20 @@ class Preemptions:
     heir: str = ""
 
 
+@dataclass(slots=True, weakref_slot=True)
+class CallState:
+    """What the requests of one call know of each other: whether a token of any was computed."""
+
+    id: str
+    begun: bool = False
+
+
 class Request:
     """One choice of one GenerateRequest. Mutable, and owned by the scheduler alone."""
 
     __slots__ = (
         "arrived",
+        "call",
         "cached_tokens",
         "cancelled",
         "choice",
@@ -63,6 +72,7 @@ class Request:
         arrived: float,
         text: OutputText,
         leader: "Request | None" = None,
+        call: CallState | None = None,
     ) -> None:
         self.key = f"{source.id}#{choice}"
         self.request_id = source.id
@@ -76,6 +86,7 @@ class Request:
         self.traffic_class = source.traffic_class
         self.deadline = source.deadline
         self.leader = leader
+        self.call = call or CallState(source.call or source.id)
         self.text = text
         self.num_computed_tokens = 0
         self.cached_tokens = 0
@@ -90,15 +101,20 @@ class Request:
 
     @classmethod
     def choices(
-        cls, source: GenerateRequest, now: float, new_decoder: DecoderFactory
+        cls,
+        source: GenerateRequest,
+        now: float,
+        new_decoder: DecoderFactory,
+        call: CallState | None = None,
     ) -> "Iterator[Request]":
         """The sequences of a request that comes now; the first leads the others."""
+        call = call or CallState(source.call or source.id)
         leader: Request | None = None
         for choice in range(source.n):
             params = source.sampling
             decoder = new_decoder(params.skip_special_tokens)
             text = OutputText(decoder, params.stop, params.include_stop)
-            request = cls(source, choice, now, text, leader)
+            request = cls(source, choice, now, text, leader, call)
             leader = leader or request
             yield request
 
@@ -112,8 +128,8 @@ class Request:
 
     @property
     def was_begun(self) -> bool:
-        """Whether a token of it, or of the choice whose prompt it shares, was ever computed."""
-        return (self.leader or self).scheduled_at is not None
+        """Whether a token of it, or of another of its call, was ever computed."""
+        return self.call.begun
 
     def among(self, requests: Iterable["Request"]) -> tuple["Request", ...]:
         """Those of them that are choices of the same request."""

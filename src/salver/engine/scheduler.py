@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from weakref import WeakValueDictionary
 
 from salver.contract import (
     Decision,
@@ -40,7 +41,7 @@ from salver.engine.output_text import DecoderFactory
 from salver.engine.plan import ModelRunnerOutput, SchedulerOutput
 from salver.engine.preemptions import note_preemption, preempted
 from salver.engine.punctuality import Estimate
-from salver.engine.request import Request
+from salver.engine.request import CallState, Request
 from salver.engine.step import Limits, Step
 from salver.engine.step_budget import StepBudget
 from salver.engine.step_telemetry import StepTelemetry
@@ -85,6 +86,7 @@ class Scheduler:
         self._order: Order = FirstComeFirstServed() if order is None else order
         self._running: list[Request] = []  # in the order in which they were started
         self._ended: list[TokenChunk] = []  # finishes that the next update reports
+        self._calls: WeakValueDictionary[str, CallState] = WeakValueDictionary()  # in flight
         self._shed_since: list[tuple[str, Decision]] = []
 
     # -- requests in -----------------------------------------------------------------------------
@@ -94,7 +96,7 @@ class Scheduler:
 
         Raises:
             Refused: the queue is full, or the deadline has passed or cannot be met.
-            TooLarge: it could never fit the pool, even alone.
+            TooLarge: it could never fit the pool or the queue, even alone.
         """
         longest = len(source.prompt_token_ids) + source.sampling.max_tokens
         if longest > (capacity := min(self.limits.max_context_tokens, self.kv.capacity_tokens)):
@@ -105,17 +107,20 @@ class Scheduler:
                 limit=capacity,
                 fix="shorten the prompt or lower max_tokens",
             )
+        name = source.call or source.id
         verdict = self._admission.judge(
             source,
             self._order,
             self._running,
             self._estimate(now),
             cached=lambda: self._cached_tokens(source, now),
+            joins=name in self._calls,
         )
         if verdict.refusal:
             raise Refused(verdict.refusal)
         self._shed(verdict)
-        sequences = list(Request.choices(source, now, self._new_decoder))
+        call = self._calls.setdefault(name, CallState(name))
+        sequences = list(Request.choices(source, now, self._new_decoder, call))
         self._order.append(sequences)
         self.num_accepted += source.n
 
@@ -148,7 +153,7 @@ class Scheduler:
         """Choose the step's tokens. Expired and cancelled requests free their blocks first."""
         self._order.forget_times()
         self._drop_dead(now)
-        self._shed(self._admission.overdue(self._order, now))
+        self._shed(self._admission.overdue(self._order, self._running, now))
         budget = StepBudget.of_step(
             self._order.protected(self._running),
             now,
@@ -226,7 +231,7 @@ class Scheduler:
             return False
         ahead = step.budget.until_first_token
         own = partial(ahead, cached, missing, count, after_others=yields)
-        if late := self._admission.begins_late(request, now, own):
+        if late := self._admission.begins_late(request, self._in_flight(), now, own):
             self._shed(Verdict(None, (late,), request.among(self._order)))
             return False
         while len(self._running) >= self.limits.max_running or not self.kv.attach(request, count):
@@ -244,6 +249,7 @@ class Scheduler:
     def _enter(self, request: Request, now: float) -> None:
         if request.scheduled_at is None:
             request.scheduled_at = now
+            request.call.begun = True
             request.cached_tokens = min(request.num_computed_tokens, len(request.prompt))
         request.running = True
         self._running.append(request)

@@ -118,6 +118,7 @@ class Desk:
                 messages=messages,
                 traffic_class=arrival.traffic_class,
                 arrived=arrival.arrived,
+                call=call_id if len(work) > 1 else "",
             )
             for index, (prompt, params) in enumerate(work)
         )
