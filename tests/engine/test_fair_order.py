@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from salver.contract import GenerateRequest, LatencyModel, SamplingParams, TokenChunk, TrafficClass
 from salver.engine import EngineCore, Limits
+from salver.engine.fair_order import FairOrder
 from salver.flow import QueueBound, Share, Tariff
+from salver.flow.fairness import RANKS
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
 from salver.testing.service_audit import ServiceAudit
 
@@ -193,6 +195,50 @@ def test_over_its_declared_share_of_the_pool_a_tenant_makes_room() -> None:
     assert held[0.25] <= 32 // 4 + 5 < held[0.75]  # a request has five blocks or more
 
 
+def test_nobody_makes_room_in_vain() -> None:
+    """A critical request for which the one of a lower class cannot make enough room."""
+    core = engine({}, num_blocks=64, max_batch_tokens=64, max_context_tokens=256)
+    core.add(ask("x", "x", range(220), output=20, traffic_class=TrafficClass.CRITICAL))
+    core.add(ask("y", "y", range(4), output=12, traffic_class=TrafficClass.BATCH))
+    while core.load().requests_running < 2:
+        core.step()
+    core.add(ask("z", "z", range(40), traffic_class=TrafficClass.CRITICAL))
+    core.step()
+    assert core.load().preemptions == 0
+    assert steps_until(core, "z") < 25
+
+
+def test_blocks_that_requests_share_are_held_once() -> None:
+    """A holds little, although it has many tables; B holds more than its share."""
+    core = engine({}, num_blocks=300, max_running=30, max_batch_tokens=600, max_context_tokens=600)
+    for index in range(8):
+        core.add(ask(f"a{index}", "a", range(200), output=60))
+        core.step()
+        core.step()
+    for index in range(2):
+        core.add(ask(f"b{index}", "b", range(1000 * index, 1000 * index + 400), output=40))
+    for _ in range(4):
+        core.step()
+    core.add(ask("c", "c", range(5000, 5100)))
+    assert steps_until(core, "c") < 4
+    assert [request.request_id for request in core.scheduler._order] == ["b1"]
+    assert core.load().preemptions == 1
+
+
+@pytest.mark.parametrize("num_blocks", [48, 200])
+def test_what_is_charged_is_what_the_audit_counts(num_blocks: int) -> None:
+    """With prefixes that are shared, and memory that costs more than tokens."""
+    kinds = [(1.0, 50, 9, True), (2.0, 7, 3, False)]
+    shares = {"t0": Share(1.0), "t1": Share(2.0)}
+    core = engine(shares, num_blocks=num_blocks, max_running=8)
+    audit = run_floods(core, shares, kinds, steps=20)
+    order = core.scheduler._order
+    assert isinstance(order, FairOrder)
+    for tenant in shares:
+        had = order._services[RANKS[TrafficClass.STANDARD]].had(tenant)
+        assert had == pytest.approx(audit.had[TrafficClass.STANDARD, tenant])
+
+
 tenants = st.tuples(
     st.sampled_from([0.5, 1.0, 3.0]), st.integers(1, 30), st.integers(1, 25), st.booleans()
 )
@@ -256,6 +302,7 @@ def run_floods(
     kinds: list[tuple[float, int, int, bool]],
     *,
     head_start: int = 0,
+    steps: int = 300,
 ) -> ServiceAudit:
     """All tenants' requests at once, or the first's some steps before, for some hundred steps."""
     scheduler = core.scheduler
@@ -271,7 +318,7 @@ def run_floods(
             requests[f"{name}#0"] = asked
         for _ in range(head_start if tenant == 0 else 0):
             core.step()
-    for _ in range(300):
+    for _ in range(steps):
         one_behind = {r.key for r in scheduler._running if r.num_missing_tokens == 1}
         plan = scheduler.schedule(0.0)
         waiting = {(r.traffic_class, r.tenant) for r in scheduler._order}

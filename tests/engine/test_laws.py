@@ -5,7 +5,7 @@ that speak of every instant are checked, and at the end everything is run dry. T
 `FakeRunner`, whose output depends on every KV entry that a block table leads to.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from math import ceil, inf
 
@@ -32,6 +32,7 @@ from salver.engine.admission import Admission
 from salver.engine.fair_order import FairOrder
 from salver.engine.latency_model import shape_of
 from salver.engine.order import FirstComeFirstServed, Order
+from salver.engine.step import Step
 from salver.errors import Refused, TooLarge
 from salver.flow import FirstTokenBound, QueueBound, Share, Tariff
 from salver.flow.queue_bound import REOPEN
@@ -111,6 +112,18 @@ class Laws(RuleBasedStateMachine):
         self.begun: set[str] = set()  # requests of which some token was in a step
         self.begun_calls: set[str] = set()  # calls in flight of which that is so
         self.preempted: set[str] = set()  # sequences
+        self.made_room: list[tuple[Request, Request, bool]] = []  # in the step under way
+        self._watch_preemptions()
+
+    def _watch_preemptions(self) -> None:
+        """Note who made room for whom, and whether that one was running."""
+        preempt = self.scheduler._preempt
+
+        def noted(request: Request, step: Step, *, heir: Request) -> None:
+            self.made_room.append((request, heir, heir.running))
+            preempt(request, step, heir=heir)
+
+        self.scheduler._preempt = noted  # type: ignore[method-assign]
 
     # -- what can happen -------------------------------------------------------------------------
 
@@ -239,7 +252,7 @@ class Laws(RuleBasedStateMachine):
     @rule()
     def step(self) -> None:
         now = self.clock.now()
-        preemptions = self.scheduler.num_preemptions
+        self.made_room.clear()
         self.one_behind = {r.key for r in self.scheduler._running if r.num_missing_tokens == 1}
         plan = self.scheduler.schedule(now)
         self.preempted |= {r.key for r in self.scheduler._order if r.scheduled_at is not None}
@@ -247,9 +260,8 @@ class Laws(RuleBasedStateMachine):
         self.check_no_dead_work(plan, now)
         self.check_begun_in_time(plan, now)
         self.after_schedule(plan)
-        self.check_work_conservation(
-            plan, now, preempted=self.scheduler.num_preemptions > preemptions
-        )
+        self.check_nobody_leaves_in_vain(plan)
+        self.check_work_conservation(plan, now)
         self.check_pace(plan, now)
         output = self.runner.execute(plan)
         self.take_time(plan)
@@ -303,6 +315,11 @@ class Laws(RuleBasedStateMachine):
         assert self.pool.num_available == self.pool.num_blocks - len(held)
         assert set(self.pool._unowned) == set(range(self.pool.num_blocks)) - set(held)
         assert all(len(set(table)) == len(table) for table in tables.values())
+        owned: defaultdict[tuple[TrafficClass, str], set[int]] = defaultdict(set)
+        for key, table in tables.items():
+            owned[account(self.client(key).request)].update(table)
+        for owner in (*owned, *self.kv._held):
+            assert self.kv.num_held(owner) == len(owned[owner])
 
     @invariant()
     def law_7_blocks_are_shared_inside_one_salt(self) -> None:
@@ -356,9 +373,14 @@ class Laws(RuleBasedStateMachine):
             assert client.finish is None
             assert not client.gone
 
-    def check_work_conservation(
-        self, plan: SchedulerOutput, now: float, *, preempted: bool
-    ) -> None:
+    def check_nobody_leaves_in_vain(self, plan: SchedulerOutput) -> None:
+        """Who made room did so for one that is in the step, or had to make room itself."""
+        planned = {sequence.key for sequence in plan.sequences}
+        gone = {request.key for request, _, _ in self.made_room}
+        for _, heir, _ in self.made_room:
+            assert heir.key in planned | gone
+
+    def check_work_conservation(self, plan: SchedulerOutput, now: float) -> None:
         """Law 4: no empty step, and nothing left out that had budget, a place and blocks.
 
         Budget is room in the batch, and for a prompt beyond its first block also time: the step
@@ -367,7 +389,9 @@ class Laws(RuleBasedStateMachine):
         if self.scheduler.num_in_flight:
             assert plan.num_tokens > 0
         left = LIMITS.max_batch_tokens - plan.num_tokens
-        if not left or preempted:
+        if self.made_room:
+            return self.check_who_found_no_room(left)
+        if not left:
             return
         planned = {sequence.key: sequence for sequence in plan.sequences}
         for request in self.scheduler._running:
@@ -379,6 +403,18 @@ class Laws(RuleBasedStateMachine):
             following = self.next_to_start()
             if following and not self.would_be_late(plan, following, now):
                 assert not self.kv.attach(following, left)
+
+    def check_who_found_no_room(self, left: int) -> None:
+        """After a preemption tokens may be left that a running request could have had. But where only
+        those that came made room, and time is no matter, who is next found no blocks."""
+        gone = {request.key for request, _, _ in self.made_room}
+        following = self.next_to_start()
+        if self.latency is not UNMEASURED or following is None or following.key in gone:
+            return
+        crowded = any(running for _, _, running in self.made_room)
+        left -= len(gone & self.one_behind)  # which had their places kept
+        if not crowded and left > 0 and len(self.scheduler._running) < LIMITS.max_running:
+            assert not self.kv.attach(following, left)
 
     def held_back(self, request: Request) -> bool:
         """Whether the policy leaves a running request out."""

@@ -17,6 +17,7 @@ from math import inf
 
 from salver.engine.fair_queue import Account, FairQueue
 from salver.engine.kv_cache import KVCacheManager
+from salver.engine.leaving import Leaving
 from salver.engine.order import Chosen
 from salver.engine.request import Request
 from salver.flow.fairness import RANKS, Share, Tariff, step_charges
@@ -105,12 +106,11 @@ class FairOrder(FairQueue):
         for account in self._accounts.values():
             account.band = account.service.band_of(account.tenant, least[account.rank])
         crowds = Counter((a.rank, a.band) for a in self._accounts.values() if a.waiting)
-        held = self._held(running)
 
         def standing(account: Account) -> tuple[int, int, bool, float, float, str]:
             crowded = account.waiting and crowds[account.rank, account.band] > 1
             cold = not (crowded and self._is_warm(account))
-            share = held[account] / account.service.weight(account.tenant)
+            share = self._kv.num_held(account.owner) / account.service.weight(account.tenant)
             return account.rank, account.band, cold, share, account.had, account.tenant
 
         return sorted(self._accounts.values(), key=standing)
@@ -136,14 +136,16 @@ class FairOrder(FairQueue):
 
     # -- who makes room --------------------------------------------------------------------------
 
-    def victim(self, request: Request, running: Sequence[Request]) -> Request | None:
-        mine = self._account(request)
-        held, places = self._held(running), Counter(map(self._account, running))
+    def victim(
+        self, request: Request, running: Sequence[Request], leaving: Leaving | None = None
+    ) -> Request | None:
+        mine, places = self._account(request), Counter(map(self._account, running))
+        num_held = leaving.num_held if leaving else self._kv.num_held
         busy = [each for each in self._of_class(mine.rank) if each.waiting or each.running]
         whole = sum(each.service.weight(each.tenant) for each in busy)
 
         def use(account: Account, more: int = 0) -> float:
-            return self._use(account, held[account], places[account] + more, whole)
+            return self._use(account, num_held(account.owner), places[account] + more, whole)
 
         modest = not places[mine] or use(mine, more=1) <= 1
 
@@ -170,16 +172,9 @@ class FairOrder(FairQueue):
         of_pool = blocks / (kv_share * self._kv.pool.num_blocks)
         return max(of_pool, places / (share * self._max_running))
 
-    def _held(self, running: Sequence[Request]) -> Counter[Account]:
-        held: Counter[Account] = Counter()
-        for request in running:
-            held[self._account(request)] += len(self._kv.table(request))
-        return held
-
     # -- who pays --------------------------------------------------------------------------------
 
-    def charge(self, chosen: Chosen, running: Sequence[Request]) -> None:
-        held = self._held(running)
+    def charge(self, chosen: Chosen) -> None:
         for rank, service in enumerate(self._services):
             computed: defaultdict[str, float] = defaultdict(float)
             for request, count in chosen:
@@ -188,6 +183,6 @@ class FairOrder(FairQueue):
                     charge = self.tariff.charge(first, count, decodes=decodes)
                     computed[request.tenant] += charge
             blocks = self._kv.pool.num_blocks
-            shares = {a.tenant: min(1.0, held[a] / blocks) for a in held if a.rank == rank}
+            shares = {a.tenant: self._kv.num_held(a.owner) / blocks for a in self._of_class(rank)}
             for tenant, service_charge in step_charges(computed, shares):
                 service.charge(tenant, service_charge)

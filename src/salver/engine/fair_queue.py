@@ -21,6 +21,7 @@ class Account:
     def __init__(self, rank: int, tenant: str, service: Service) -> None:
         self.rank = rank
         self.tenant = tenant
+        self.owner = tuple(RANKS)[rank], tenant
         self.service = service
         self.waiting: list[Request] = []
         self.clock = QueueClock()

@@ -7,11 +7,13 @@ choices, a repeated system prompt and a preempted request all come back as prefi
 """
 
 from array import array
+from collections import Counter, defaultdict
+from collections.abc import Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from salver.engine.block_pool import BlockKey, BlockPool
-from salver.engine.request import Request
+from salver.engine.request import Owner, Request
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class KVCacheManager:
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
         self._entries: dict[str, _Entry] = {}
+        self._held: defaultdict[Owner, Counter[int]] = defaultdict(Counter)  # tables by block
 
     @property
     def capacity_tokens(self) -> int:
@@ -51,6 +54,14 @@ class KVCacheManager:
         """The live table; a view that later steps extend."""
         return self._entries[request.key].table
 
+    def num_held(self, owner: Owner) -> int:
+        """Distinct blocks that the tables of an owner cover."""
+        return len(self._held[owner]) if owner in self._held else 0
+
+    def num_tables(self, owner: Owner, block: int) -> int:
+        """Of an owner's tables, those that have this block."""
+        return self._held[owner][block] if owner in self._held else 0
+
     def num_cached_tokens(self, request: Request) -> int:
         """The prefix hit that a waiting request would get now."""
         entry = self._entries.setdefault(request.key, _Entry())
@@ -66,10 +77,10 @@ class KVCacheManager:
         hit = self._prefix_hit(request, entry)
         computed = len(hit) * self.block_size
         end = min(computed + num_tokens, request.num_tokens)
-        cached = sum(1 for block in hit if not self.pool.references(block))
-        if self._blocks_for(end) - len(hit) > self.pool.num_available - cached:
+        if self._lacking(hit, end) > 0:
             return False
         self.pool.hold(hit)
+        self._held[request.owner].update(hit)
         entry.table = hit
         entry.num_published = len(hit)
         self.num_queried_tokens += request.num_tokens
@@ -77,13 +88,23 @@ class KVCacheManager:
         request.num_computed_tokens = computed
         return self.extend(request, end)
 
+    def lacking(self, request: Request, num_tokens: int) -> tuple[int, Set[int]]:
+        """How many more blocks `attach` would have to find available, and the prefix hit, whose blocks
+        are no help when others let go of them."""
+        hit = self._prefix_hit(request, self._entries.setdefault(request.key, _Entry()))
+        end = min(len(hit) * self.block_size + num_tokens, request.num_tokens)
+        return max(0, self._lacking(hit, end)), set(hit)
+
     def extend(self, request: Request, end: int) -> bool:
         """Make the table cover positions [0, end). All or nothing."""
         table = self._entries[request.key].table
         missing = max(0, self._blocks_for(end) - len(table))
         if missing > self.pool.num_available:
             return False
-        table.extend(self.pool.allocate(missing))
+        if missing:
+            new = self.pool.allocate(missing)
+            table.extend(new)
+            self._held[request.owner].update(new)
         return True
 
     def publish(self, request: Request) -> None:
@@ -101,6 +122,23 @@ class KVCacheManager:
         entry = self._entries.pop(request.key, None)
         if entry is not None:
             self.pool.release(entry.table)
+            self._let_go(request.owner, entry.table)
+
+    def _let_go(self, owner: Owner, table: list[int]) -> None:
+        if not table:
+            return
+        held = self._held[owner]
+        for block in table:
+            held[block] -= 1
+            if not held[block]:
+                del held[block]
+        if not held:
+            del self._held[owner]
+
+    def _lacking(self, hit: list[int], end: int) -> int:
+        """Blocks that are not available of those for positions [0, end) beyond a prefix hit."""
+        cached = sum(1 for block in hit if not self.pool.references(block))
+        return self._blocks_for(end) - len(hit) - (self.pool.num_available - cached)
 
     def _prefix_hit(self, request: Request, entry: _Entry) -> list[int]:
         """Blocks of the longest known prefix, leaving at least one token to compute."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from salver.contract import GenerateRequest, TenantQueue
+from salver.engine.leaving import Leaving
 from salver.engine.punctuality import Estimate, QueueClock
 from salver.engine.request import Request
 from salver.engine.waiting_queue import WaitingQueue
@@ -74,8 +75,13 @@ class Order(Protocol):
         """It waits for its leader; others may start before it."""
         ...
 
-    def victim(self, request: Request, running: Sequence[Request]) -> Request | None:
-        """The running request that should make room for this one, which may be running itself."""
+    def victim(
+        self, request: Request, running: Sequence[Request], leaving: Leaving | None = None
+    ) -> Request | None:
+        """The running request that should make room for this one, which may be running itself.
+
+        Where others would leave first, `running` is without those that are `leaving`.
+        """
         ...
 
     def yields(self, request: Request, first: Request | None) -> bool:
@@ -83,7 +89,7 @@ class Order(Protocol):
         any has: that is more urgent."""
         ...
 
-    def charge(self, chosen: Chosen, running: Sequence[Request]) -> None:
+    def charge(self, chosen: Chosen) -> None:
         """What the step computes for whom."""
         ...
 
@@ -156,13 +162,15 @@ class FirstComeFirstServed:
     def defer(self, request: Request) -> None:
         """Nothing changes for others."""
 
-    def victim(self, request: Request, running: Sequence[Request]) -> Request | None:
+    def victim(
+        self, request: Request, running: Sequence[Request], leaving: Leaving | None = None
+    ) -> Request | None:
         return running[-1] if request.running else None
 
     def yields(self, request: Request, first: Request | None) -> bool:
         return False
 
-    def charge(self, chosen: Chosen, running: Sequence[Request]) -> None:
+    def charge(self, chosen: Chosen) -> None:
         """Nobody owes anything."""
 
     def forget_times(self) -> None:

@@ -9,9 +9,10 @@ one token behind, a preempted one fell back to zero, a prefix hit starts ahead.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from salver.contract import GenerateRequest, SamplingParams, TokenLogprobs
+from salver.contract import GenerateRequest, SamplingParams, TokenLogprobs, TrafficClass
 from salver.engine.output_text import DecoderFactory, OutputText
 
+Owner = tuple[TrafficClass, str]  # of blocks: one tenant's requests of one class
 _GOLDEN_RATIO = 0x9E3779B97F4A7C15  # an odd constant, so that choices get distinct seeds
 
 
@@ -125,6 +126,11 @@ class Request:
     @property
     def num_missing_tokens(self) -> int:
         return self.num_tokens - self.num_computed_tokens
+
+    @property
+    def owner(self) -> Owner:
+        """Who holds its blocks."""
+        return self.traffic_class, self.tenant
 
     @property
     def was_begun(self) -> bool:

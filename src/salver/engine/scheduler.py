@@ -42,6 +42,7 @@ from salver.engine.plan import ModelRunnerOutput, SchedulerOutput
 from salver.engine.preemptions import note_preemption, preempted
 from salver.engine.punctuality import Estimate
 from salver.engine.request import CallState, Request
+from salver.engine.room import room_for
 from salver.engine.step import Limits, Step
 from salver.engine.step_budget import StepBudget
 from salver.engine.step_telemetry import StepTelemetry
@@ -174,7 +175,7 @@ class Scheduler:
             elif not request.ended:
                 self._order.block(request)
         chosen = list(step.chosen.values())
-        self._order.charge(chosen, self._running)
+        self._order.charge(chosen)
         return lay_out(chosen, self.kv, self._eos_token_ids)
 
     def update(
@@ -234,17 +235,24 @@ class Scheduler:
         if late := self._admission.begins_late(request, self._in_flight(), now, own):
             self._shed(Verdict(None, (late,), request.among(self._order)))
             return False
-        while len(self._running) >= self.limits.max_running or not self.kv.attach(request, count):
-            victim = self._order.victim(request, self._running)
-            if victim is None:
-                return False
-            self._preempt(victim, step, heir=request)
+        if not self._seat(request, count, step):
+            return False
         missing = request.num_missing_tokens
         count = min(count, missing)
         step.budget.spend(request.num_computed_tokens, missing, count, after_others=yields)
         step.put(request, count, prompt=True)
         self._enter(request, now)
         return True
+
+    def _seat(self, request: Request, count: int, step: Step) -> bool:
+        """Give it a place and blocks. Others are preempted for it, unless all are not enough."""
+        most = self.limits.max_running
+        if len(self._running) < most and self.kv.attach(request, count):
+            return True
+        leaving = room_for(request, count, self.kv, self._order, self._running, most)
+        for victim in leaving:
+            self._preempt(victim, step, heir=request)
+        return bool(leaving) and self.kv.attach(request, count)
 
     def _enter(self, request: Request, now: float) -> None:
         if request.scheduled_at is None:

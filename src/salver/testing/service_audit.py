@@ -1,6 +1,6 @@
 """Law 5 seen from outside: who got how much, counted anew from what was scheduled."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from itertools import permutations
 
@@ -66,11 +66,11 @@ class ServiceAudit:
             first, count = sequence.first_position, sequence.end - sequence.start
             charge = self._tariff.charge(first, count, decodes=decodes)
             computed[_account(requests[sequence.key])] += charge
-        held: Counter[Account] = Counter()
+        held: defaultdict[Account, set[int]] = defaultdict(set)
         for key, table in self._kv.tables.items():
-            held[_account(requests[key])] += len(table)
+            held[_account(requests[key])].update(table)
         for account, charge in computed.items():
-            of_pool = min(1.0, held[account] / self._kv.pool.num_blocks)
+            of_pool = len(held[account]) / self._kv.pool.num_blocks
             whole = sum(c for other, c in computed.items() if other[0] is account[0])
             self.had[account] += max(charge, of_pool * whole) / self._weight(account)
 
