@@ -475,16 +475,19 @@ class Laws(RuleBasedStateMachine):
         return sum(shapes, EMPTY_STEP)
 
     def slack(self, plan: SchedulerOutput, now: float) -> float:
-        """Seconds until the first decoding request breaks its promise."""
+        """Seconds until the first decoding request breaks a promise that could still be kept."""
         tpot = self.limits.tpot_seconds
         if tpot is None:
             return inf
-        dues = [
-            request.first_token_at + len(request.output) * tpot
-            for request in self.decodes(plan)
-            if request.first_token_at is not None
-        ]
-        return min(dues, default=inf) - now
+        alone = self.scheduler.telemetry.model.predict(self.decoded(plan))
+        dues = [inf]
+        for request in self.decodes(plan):
+            if request.first_token_at is not None:
+                left = range(len(request.output), request.params.max_tokens)
+                ends = ((n, now + (n + 1 - left.start) * alone) for n in left)
+                if any(end <= request.first_token_at + n * tpot for n, end in ends):
+                    dues.append(request.first_token_at + left.start * tpot)
+        return min(dues) - now
 
     def check_output(self, client: Client) -> None:
         """Law 3: batching, chunking, sharing and preemption never change a token."""

@@ -1,5 +1,6 @@
 """The tokens of a step under a promised pace."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,8 +138,9 @@ def test_a_long_prompt_keeps_the_promise_to_those_who_decode() -> None:
     assert tpot_beside_a_long_prompt(0.025) <= 0.025
 
 
-def test_a_promise_that_cannot_be_kept_does_not_starve_a_prompt() -> None:
-    core, runner, _ = engine(1e-6)
+def test_a_promise_that_is_just_kept_does_not_starve_a_prompt() -> None:
+    """Each step has less time than a block needs, and nothing was saved."""
+    core, runner, _ = engine(0.0135)
     core.add(request("short", range(5), 500))
     core.step()
     core.add(request("long", LONG, 1))
@@ -147,6 +149,29 @@ def test_a_promise_that_cannot_be_kept_does_not_starve_a_prompt() -> None:
         pass
     assert {tokens for tokens, _ in runner.steps[before:]} == {1 + BLOCK}
     assert len(runner.steps) - before == len(LONG) // BLOCK
+
+
+def test_a_promise_that_cannot_be_kept_holds_up_no_prompt() -> None:
+    core, runner, _ = engine(1e-6)
+    core.add(request("short", range(5), 500))
+    core.step()
+    core.add(request("long", LONG, 1))
+    core.step()
+    assert runner.steps[-1][0] == 128
+
+
+@pytest.mark.parametrize(("lost", "tokens"), [(0.5, 1 + BLOCK), (2.5, 128)])
+def test_a_pause_is_made_up_for_where_it_can_be(lost: float, tokens: int) -> None:
+    """Of 60 tokens that may take 50 ms each, 20 are there at their pace when the host stops."""
+    core, runner, clock = engine(0.050)
+    core.add(request("short", range(5), 60))
+    for _ in range(20):
+        core.step()
+        clock.advance(0.050 - runner.steps[-1][1])
+    clock.advance(lost)
+    core.add(request("long", LONG, 1))
+    core.step()
+    assert runner.steps[-1][0] == tokens
 
 
 def test_nobody_decoding_means_nothing_to_keep() -> None:

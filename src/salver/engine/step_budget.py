@@ -2,11 +2,13 @@
 
 A promise of `tpot` seconds per token dates every token after the first. TPOT is (E2E - TTFT) /
 (tokens - 1), so a request that has drawn n tokens keeps its promise if the next one is there by
-`first_token_at + n * tpot`. The earliest of these instants, less now, is the step's slack.
+`first_token_at + n * tpot`. The earliest of these instants, less now, is the step's slack. A promise
+that cannot be kept any more, not even if no prompt came, dates nothing: it would hold up every prompt
+for the sake of what is lost, and those would be late too.
 
 The rule: every running request that is one token behind is in the step, whatever the time. Prompts
 get the most tokens whose predicted cost the slack still covers, and never fewer than one block of
-tokens a step in all, so that no prompt starves behind decodes that are late anyway.
+tokens a step in all, so that no prompt starves behind decodes that are just in time.
 
 Who comes while a step runs waits for its end, so a step is bounded even where nobody decodes: prompts
 may cost what a batch full of fresh ones does (late in a long context the same tokens cost many times
@@ -76,8 +78,9 @@ class StepBudget:
         """
         decodes = [request for request in protected if request.num_missing_tokens == 1]
         shape = sum((StepShape.of_tokens(r.num_computed_tokens, 1, 1) for r in decodes), EMPTY_STEP)
-        slack = inf if tpot is None else min((_due(r, tpot) for r in decodes), default=inf) - now
-        alone = model.predict(shape)
+        alone, slack = model.predict(shape), inf
+        if tpot is not None:
+            slack = min((_due(r, tpot, now, alone) for r in decodes), default=inf) - now
         seconds = min(slack - alone, prompt_seconds(model, tokens, progress, alone, ttft))
         return cls(model, tokens, len(decodes), seconds, progress, alone)
 
@@ -159,8 +162,12 @@ def prompt_seconds(
     return most if ttft is None else min(most, max(alone, STEP_OF_TTFT * ttft - alone))
 
 
-def _due(request: Request, tpot: float) -> float:
-    """The instant by which the next token keeps the promise; infinite before the first token."""
+def _due(request: Request, tpot: float, now: float, alone: float) -> float:
+    """The instant by which the next token keeps the promise. Infinite before the first token; and
+    where neither that token nor the last possible one can be in time, if steps take `alone` seconds."""
     if request.first_token_at is None:
         return inf
-    return request.first_token_at + len(request.output) * tpot
+    drawn, most = len(request.output), request.params.max_tokens
+    following, last = (request.first_token_at + n * tpot for n in (drawn, most - 1))
+    lost = now + alone > following and now + (most - drawn) * alone > last
+    return inf if lost else following
