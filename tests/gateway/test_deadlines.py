@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from salver.clock import MonotonicClock
 from salver.contract import LatencyModel
 from salver.models import Tokenizer
 from salver.testing import FakeBackend
@@ -67,6 +68,17 @@ async def test_a_long_queue_says_when_to_come_back(
     response, error = await post(client, TEXT, 3000, prompt="a")
     assert (response.status_code, error["code"]) == (504, "deadline_unreachable")
     assert response.headers["retry-after"] == "3"
+
+
+async def test_a_queue_that_was_told_some_time_ago_is_shorter_by_now(
+    client: httpx.AsyncClient, backend: FakeBackend
+) -> None:
+    """The engine tells it once a step, and a step may be long."""
+    backend.queue_seconds = 5.5
+    for age, status in ((0.0, 504), (4.0, 200), (400.0, 200)):
+        backend.told_at = MonotonicClock().now() - age
+        response, _ = await post(client, TEXT, 3000, prompt="a")
+        assert response.status_code == status
 
 
 async def test_output_that_is_certain_counts_and_hoped_for_output_does_not(

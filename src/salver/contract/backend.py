@@ -53,16 +53,19 @@ class LoadSnapshot:
     predicted_step_seconds: float = 0.0  # what they were predicted to take
     step_error_seconds: float = 0.0  # the absolute differences, summed
     latency: LatencyModel | None = None  # None: not measured
+    told_at: float | None = None  # the instant at which `queues` had these seconds; None: just now
 
     def queue_seconds(
         self,
         tenant: str = "default",
         traffic_class: TrafficClass = TrafficClass.STANDARD,
         deadline: float = inf,
+        now: float | None = None,
     ) -> float:
-        """At least, until a request that comes now has its turn."""
+        """At least, until a request that comes now has its turn: what was told may be some time ago."""
         before = (q.seconds for q in self.queues if q.is_before(tenant, traffic_class, deadline))
-        return max(before, default=0.0)
+        age = 0.0 if now is None or self.told_at is None else max(0.0, now - self.told_at)
+        return max(0.0, max(before, default=0.0) - age)
 
     @property
     def kv_usage(self) -> float:

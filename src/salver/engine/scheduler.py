@@ -367,6 +367,7 @@ class Scheduler:
             predicted_step_seconds=told.predicted_seconds,
             step_error_seconds=told.error_seconds,
             latency=None if told.model == UNMEASURED else told.model,
+            told_at=now,
         )
 
     # -- in time or not --------------------------------------------------------------------------

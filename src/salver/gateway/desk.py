@@ -64,8 +64,8 @@ class Desk:
         """Refuses a prompt of at least so many tokens that leaves no room for what is `asked`, is over
         its tenant's quota by itself, or whose answer cannot be there in time.
 
-        It knows the backend's load after its latest step, and looks up no prefix hits: the backend
-        does, and decides again.
+        It knows the backend's load after its latest step, of which some may be done by now, and looks
+        up no prefix hits: the backend does, and decides again.
         """
 
         def check(prompt_tokens: int) -> None:
@@ -73,17 +73,17 @@ class Desk:
                 asked.check(prompt_tokens, self.limits)
             most = asked.tokens if asked else output
             self.calls.check_alone(arrival, prompt_tokens + choices * most)
-            load = self.backend.load()
+            load, now = self.backend.load(), self.clock.now()
             refusal = unreachable(
                 arrival.request_id,
                 queue=load.queue_seconds(
-                    arrival.caller.tenant, arrival.traffic_class, arrival.deadline
+                    arrival.caller.tenant, arrival.traffic_class, arrival.deadline, now
                 ),
                 own=least_own_seconds(
                     load, prompt=max(1, prompt_tokens), output=output, choices=choices
                 ),
                 deadline=arrival.deadline,
-                now=self.clock.now(),
+                now=now,
             )
             if refusal is not None:
                 raise Refused(refusal)

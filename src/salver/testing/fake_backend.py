@@ -34,7 +34,7 @@ class FakeBackend:
         gate: a semaphore of which every chunk takes one permit; none left is a slow backend.
         dies_after: raise BackendLost once this many chunks were yielded.
         outcome, matched, cached_tokens: what every Finish says.
-        latency, queue_seconds: what `load` says of them.
+        latency, queue_seconds, told_at: what `load` says of them.
 
     Attributes that record: `requests` (all of them), `cancelled` (ids closed before their end) and
     `active` (ids in flight).
@@ -53,6 +53,7 @@ class FakeBackend:
         self.preempted: Decision | None = None
         self.latency: LatencyModel | None = None
         self.queue_seconds = 0.0
+        self.told_at: float | None = None
         self.requests: list[GenerateRequest] = []
         self.cancelled: list[str] = []
         self.active: set[str] = set()
@@ -69,6 +70,7 @@ class FakeBackend:
             kv_blocks_total=8,
             kv_blocks_owned=2,
             latency=self.latency,
+            told_at=self.told_at,
         )
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
