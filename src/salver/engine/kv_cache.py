@@ -8,12 +8,15 @@ choices, a repeated system prompt and a preempted request all come back as prefi
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import TypeVar
 
 from salver.engine.block_pool import BlockKey, BlockPool
 from salver.engine.request import Owner, Request
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -23,6 +26,7 @@ class _Entry:
     table: list[int] = field(default_factory=list)
     keys: list[BlockKey] = field(default_factory=list)  # of its leading full blocks
     num_published: int = 0
+    num_coming: int = 0  # keys that are told to come from it
 
 
 class KVCacheManager:
@@ -34,16 +38,12 @@ class KVCacheManager:
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
         self._entries: dict[str, _Entry] = {}
+        self._coming: Counter[BlockKey] = Counter()  # of the prompts of all in flight
         self._held: defaultdict[Owner, Counter[int]] = defaultdict(Counter)  # tables by block
 
     @property
     def capacity_tokens(self) -> int:
         return self.pool.num_blocks * self.block_size
-
-    @property
-    def hit_share(self) -> float:
-        """Of the tokens looked up so far, those found."""
-        return self.num_hit_tokens / self.num_queried_tokens if self.num_queried_tokens else 0.0
 
     @property
     def tables(self) -> dict[str, list[int]]:
@@ -66,6 +66,23 @@ class KVCacheManager:
         """The prefix hit that a waiting request would get now."""
         entry = self._entries.setdefault(request.key, _Entry())
         return len(self._prefix_hit(request, entry)) * self.block_size
+
+    def expect(self, request: Request) -> None:
+        """A request has come: what it may find when it is begun, and what others may find of it."""
+        request.expected_tokens = self.num_expected_tokens(request)
+        entry = self._entries[request.key]
+        entry.num_coming = len(request.prompt) // self.block_size
+        self._coming.update(self._chain(request, entry, entry.num_coming))
+
+    def num_expected_tokens(self, request: Request) -> int:
+        """The prefix hit that a request would get if all prompts in flight were computed before it."""
+        entry = self._entries.setdefault(request.key, _Entry())
+        known = 0
+        for key in self._findable(request, entry):
+            if key not in self._coming and self.pool.find(key) is None:
+                break
+            known += self.block_size
+        return known
 
     def attach(self, request: Request, num_tokens: int) -> bool:
         """Give a waiting request its prefix hit, and room to compute `num_tokens` beyond it.
@@ -119,20 +136,23 @@ class KVCacheManager:
 
     def release(self, request: Request) -> None:
         """Take the request's table away; its full blocks stay findable until evicted."""
-        entry = self._entries.pop(request.key, None)
+        entry = self._entries.get(request.key)
         if entry is not None:
             self.pool.release(entry.table)
             self._let_go(request.owner, entry.table)
+            entry.table, entry.num_published = [], 0
+
+    def forget(self, request: Request) -> None:
+        """It has ended."""
+        self.release(request)
+        entry = self._entries.pop(request.key, _Entry())
+        _take(self._coming, entry.keys[: entry.num_coming])
 
     def _let_go(self, owner: Owner, table: list[int]) -> None:
         if not table:
             return
-        held = self._held[owner]
-        for block in table:
-            held[block] -= 1
-            if not held[block]:
-                del held[block]
-        if not held:
+        _take(self._held[owner], table)
+        if not self._held[owner]:
             del self._held[owner]
 
     def _lacking(self, hit: list[int], end: int) -> int:
@@ -142,15 +162,19 @@ class KVCacheManager:
 
     def _prefix_hit(self, request: Request, entry: _Entry) -> list[int]:
         """Blocks of the longest known prefix, leaving at least one token to compute."""
-        if request.wants_prompt_logprobs:  # every prompt position has to be run through the model
-            return []
         hit = []
-        for key in self._chain(request, entry, (request.num_tokens - 1) // self.block_size):
+        for key in self._findable(request, entry):
             block = self.pool.find(key)
             if block is None:
                 break
             hit.append(block)
         return hit
+
+    def _findable(self, request: Request, entry: _Entry) -> list[BlockKey]:
+        """Keys of the blocks that it could share."""
+        if request.wants_prompt_logprobs:  # every prompt position has to be run through the model
+            return []
+        return self._chain(request, entry, (request.num_tokens - 1) // self.block_size)
 
     def _chain(self, request: Request, entry: _Entry, count: int) -> list[BlockKey]:
         """Keys of the request's first `count` blocks; each is computed once."""
@@ -167,3 +191,11 @@ class KVCacheManager:
 
     def __repr__(self) -> str:
         return f"<KVCacheManager {len(self.tables)} tables over {self.pool!r}>"
+
+
+def _take(counts: Counter[T], what: Iterable[T]) -> None:
+    """One of each less; what is counted no more is gone."""
+    for each in what:
+        counts[each] -= 1
+        if not counts[each]:
+            del counts[each]

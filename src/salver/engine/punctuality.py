@@ -46,12 +46,11 @@ def too_late(
 class Estimate:
     """What times are told from at one instant.
 
-    Prefix hits of requests that wait are not known yet: `hit_share` of their tokens, as many as so
-    far, are taken to be hits.
+    What several prompts have in common is computed once, for the first of them: those that wait count
+    without what they are expected to find (`KVCacheManager.expect`).
     """
 
     model: LatencyModel
-    hit_share: float
     now: float
 
     def through(self, at: float, requests: Iterable[Request]) -> float:
@@ -65,9 +64,8 @@ class Estimate:
         """Choices that share their leader's prompt add nothing."""
         if request.cancelled or (request.leader is not None and not request.leader.ended):
             return 0.0
-        first, missing = request.num_computed_tokens, request.num_missing_tokens
-        seconds = self.model.marginal(StepShape.of_tokens(first, missing, 1))
-        return seconds if first else seconds * (1 - self.hit_share)
+        first = request.num_computed_tokens or request.expected_tokens
+        return self.model.marginal(StepShape.of_tokens(first, request.num_tokens - first, 1))
 
 
 class QueueClock:

@@ -47,6 +47,7 @@ class Request:
         "choice",
         "deadline",
         "ended",
+        "expected_tokens",
         "first_token_at",
         "key",
         "leader",
@@ -90,6 +91,7 @@ class Request:
         self.call = call or CallState(source.call or source.id)
         self.text = text
         self.num_computed_tokens = 0
+        self.expected_tokens = 0  # cached when it is begun, at most, as far as was known when it came
         self.cached_tokens = 0
         self.prompt_logprobs: list[TokenLogprobs] = []
         self.preemptions = Preemptions()
@@ -146,6 +148,14 @@ class Request:
         if self.leader is None or self.leader.ended:
             return False
         return self.leader.num_computed_tokens < (len(self.prompt) - 1) // block_size * block_size
+
+    def fall_back(self, block_size: int) -> None:
+        """It was preempted: nothing is computed, but its full blocks may be found again."""
+        found = self.num_computed_tokens // block_size * block_size
+        self.expected_tokens = max(self.expected_tokens, found)
+        self.num_computed_tokens = 0
+        if self.wants_prompt_logprobs:
+            self.prompt_logprobs.clear()
 
     @property
     def wants_prompt_logprobs(self) -> bool:

@@ -114,7 +114,7 @@ class Scheduler:
             self._order,
             self._running,
             self._estimate(now),
-            cached=lambda: self._cached_tokens(source, now),
+            cached=lambda: self._expected_tokens(source, now),
             joins=name in self._calls,
         )
         if verdict.refusal:
@@ -122,6 +122,8 @@ class Scheduler:
         self._shed(verdict)
         call = self._calls.setdefault(name, CallState(name))
         sequences = list(Request.choices(source, now, self._new_decoder, call))
+        for request in sequences:
+            self.kv.expect(request)
         self._order.append(sequences)
         self.num_accepted += source.n
 
@@ -139,7 +141,7 @@ class Scheduler:
 
     def _shed(self, verdict: Verdict) -> None:
         for request in verdict.victims:
-            self.kv.release(request)
+            self.kv.forget(request)
             request.ended = True
             self.outcomes[Outcome.SHED] += 1
         if verdict.victims:
@@ -270,9 +272,7 @@ class Scheduler:
         self._running.remove(request)
         request.running = False
         self.kv.release(request)
-        request.num_computed_tokens = 0
-        if request.wants_prompt_logprobs:
-            request.prompt_logprobs.clear()
+        request.fall_back(self.kv.block_size)
         self._order.put_back(request)
         self.num_preemptions += 1
         step.take_out(request)
@@ -331,7 +331,7 @@ class Scheduler:
         now: float,
         matched: str | int | None = None,
     ) -> Finish:
-        self.kv.release(request)
+        self.kv.forget(request)
         request.ended = True
         self.outcomes[outcome] += 1
         timings = Timings(request.arrived, request.scheduled_at, request.first_token_at, now)
@@ -372,14 +372,14 @@ class Scheduler:
 
     # -- in time or not --------------------------------------------------------------------------
 
-    def _cached_tokens(self, source: GenerateRequest, now: float) -> int:
+    def _expected_tokens(self, source: GenerateRequest, now: float) -> int:
         probe = next(Request.choices(source, now, self._new_decoder))
-        cached = self.kv.num_cached_tokens(probe)
-        self.kv.release(probe)
-        return cached
+        expected = self.kv.num_expected_tokens(probe)
+        self.kv.forget(probe)
+        return expected
 
     def _estimate(self, now: float) -> Estimate:
-        return Estimate(optimistic(self.telemetry.model), self.kv.hit_share, now)
+        return Estimate(optimistic(self.telemetry.model), now)
 
     def _in_flight(self) -> Iterator[Request]:
         yield from self._running
