@@ -199,8 +199,7 @@ class Laws(RuleBasedStateMachine):
             late = request.deadline <= self.clock.now()
             assert late == (decision.rule == "request.deadline_s")
         elif decision.rule == "slo.ttft_p95":
-            others = {call_of(client.request) for client in self.live()} - {call_of(request)}
-            assert others, "nobody is in its way"
+            self.check_others_wait(request)
         elif decision.rule == "admission.max_queued_requests":
             assert n + request.n > REOPEN * BOUND.max_requests
         else:
@@ -214,11 +213,17 @@ class Laws(RuleBasedStateMachine):
         assert n + request.n <= BOUND.max_requests
         assert k + request.n * len(request.prompt_token_ids) <= BOUND.max_tokens
 
+    def check_others_wait(self, request: GenerateRequest) -> None:
+        """Nobody is let go of a machine that has nothing else to do."""
+        assert {call_of(client.request) for client in self.live()} - {call_of(request)}
+
     def note_shed(self) -> None:
         """What gave way, or was late, was never begun, and its caller is told the rule."""
         for name, decision in self.scheduler.take_shed():
             assert decision.value > decision.limit
             assert name not in self.begun
+            if decision.rule == "slo.ttft_p95":
+                self.check_others_wait(self.clients[name, 0].request)
             for client in self.clients.values():
                 if client.request.id == name:
                     assert not client.tokens
@@ -248,6 +253,16 @@ class Laws(RuleBasedStateMachine):
             client.gone |= client.request.id == name
         self.arrive(prompt, SamplingParams(max_tokens=2), 1, salt, None, TrafficClass.STANDARD)
         self.step()
+
+    @rule(classes=st.lists(st.sampled_from(TrafficClass), min_size=4, max_size=5))
+    def crowd(self, classes: list[TrafficClass]) -> None:
+        """One after the other, requests come of which no three fit the pool, and little ones."""
+        for number, traffic_class in enumerate(classes):
+            first = 9 * number
+            prompt = tuple(range(first, first + (4 if number == 0 else 36)))
+            sampling = SamplingParams(max_tokens=11, ignore_eos=True)
+            self.arrive(prompt, sampling, 1, "red", None, traffic_class)
+            self.several_steps()
 
     @rule()
     def step(self) -> None:
@@ -390,7 +405,8 @@ class Laws(RuleBasedStateMachine):
             assert plan.num_tokens > 0
         left = LIMITS.max_batch_tokens - plan.num_tokens
         if self.made_room:
-            return self.check_who_found_no_room(left)
+            self.check_who_found_no_room(left)
+            return
         if not left:
             return
         planned = {sequence.key: sequence for sequence in plan.sequences}

@@ -1,5 +1,6 @@
 """What is refused for its deadline would have missed it, on a machine that is the model."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 import pytest
@@ -17,6 +18,8 @@ from salver.contract import (
 from salver.contract.latency import UNMEASURED
 from salver.engine import EngineCore, Limits, ModelRunnerOutput, SchedulerOutput
 from salver.engine.latency_model import shape_of
+from salver.engine.step import Step
+from salver.engine.step_budget import StepBudget
 from salver.errors import Refused
 from salver.flow import QueueBound
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
@@ -52,7 +55,7 @@ def engine(latency: LatencyModel, tpot: float | None = None) -> EngineCore:
 
 
 def ask(
-    name: str, prompt: range, deadline: float | None, sampling: SamplingParams, n: int = 1
+    name: str, prompt: Iterable[int], deadline: float | None, sampling: SamplingParams, n: int = 1
 ) -> GenerateRequest:
     return GenerateRequest(name, tuple(prompt), sampling, n=n, deadline=deadline)
 
@@ -68,7 +71,10 @@ asked = st.builds(
 
 @given(
     ahead=st.lists(
-        st.tuples(st.integers(1, 90), asked, st.sampled_from([None, 0.05, 0.4])), max_size=6
+        st.tuples(
+            st.integers(1, 90), st.integers(0, 90), asked, st.sampled_from([None, 0.05, 0.4])
+        ),
+        max_size=6,
     ),
     steps=st.integers(0, 8),
     prompt=st.integers(1, 120),
@@ -80,7 +86,7 @@ asked = st.builds(
 )
 @settings(max_examples=150)
 def test_what_is_refused_had_no_chance(
-    ahead: list[tuple[int, SamplingParams, float | None]],
+    ahead: list[tuple[int, int, SamplingParams, float | None]],
     steps: int,
     prompt: int,
     repeated: bool,
@@ -89,10 +95,11 @@ def test_what_is_refused_had_no_chance(
     patience: float,
     tpot: float | None,
 ) -> None:
-    """The same traffic goes to an engine that refuses, and to one that never does."""
+    """The same traffic goes to an engine that refuses, and to one that never does. Prompts begin alike,
+    each for a while."""
     queue = [
-        ask(f"q{i}", range(100 * i, 100 * i + length), deadline, params)
-        for i, (length, params, deadline) in enumerate(ahead)
+        ask(f"q{i}", (*range(alike), *range(100 * i + 100, 100 * i + 100 + own)), deadline, params)
+        for i, (own, alike, params, deadline) in enumerate(ahead)
     ]
     first = 0 if repeated else 5000
     refusing, patient = engine(MACHINE, tpot), engine(UNMEASURED, tpot)
@@ -197,3 +204,41 @@ def test_an_answer_that_has_to_be_long_needs_the_time_for_it() -> None:
 
 def test_what_was_not_measured_refuses_nobody() -> None:
     engine(UNMEASURED).add(ask("r", range(400), 1e-6, GREEDY))
+
+
+def test_what_prompts_have_in_common_is_waited_for_once() -> None:
+    """Fourteen with one long beginning take little more than one of them."""
+    core = engine(MACHINE)
+    for index in range(14):
+        core.add(ask(f"q{index}", (*range(600), *range(1000 + index, 1010 + index)), None, GREEDY))
+    alone = engine(MACHINE)
+    alone.add(ask("q", range(600), None, GREEDY))
+    assert core.load().queue_seconds() < 1.5 * alone.load().queue_seconds()
+    core.add(ask("one more", (*range(600), 5), core._clock.now() + 1.5, GREEDY))
+    with pytest.raises(Refused):
+        core.add(ask("other", range(5000, 5600), core._clock.now() + 1.0, GREEDY))
+    while core.has_work:
+        core.step()
+    assert not core.scheduler.kv._coming
+    assert not core.scheduler.kv._entries
+
+
+def test_what_was_preempted_is_mostly_found_again() -> None:
+    core = engine(MACHINE)
+    core.add(ask("r", range(600), None, SamplingParams(max_tokens=5, temperature=0.0)))
+    while not core.scheduler._running or core.scheduler._running[0].num_missing_tokens > 1:
+        core.step()
+    (request,) = core.scheduler._running
+    core.scheduler._preempt(request, Step(StepBudget(MACHINE, 32, 0, 1.0, 4)), heir=request)
+    core.scheduler._order.forget_times()
+    assert 0 < core.load().queue_seconds() < 0.02
+
+
+def test_choices_whose_leader_has_ended_find_its_prompt() -> None:
+    core = engine(MACHINE)
+    sampling = SamplingParams(max_tokens=1, temperature=0.0)
+    core.add(ask("r", range(600), None, sampling, n=9))
+    while not any(chunk.finish for chunk in core.step()):
+        pass
+    assert len(core.scheduler._order) > 3
+    assert core.load().queue_seconds() < 0.1

@@ -160,6 +160,21 @@ def test_a_promise_that_cannot_be_kept_holds_up_no_prompt() -> None:
     assert runner.steps[-1][0] == 128
 
 
+def test_what_may_end_in_time_is_kept_in_time() -> None:
+    """With so many beside it no step is short enough for all of its 60 tokens; but it may end soon,
+    and has saved some time."""
+    core, runner, _ = engine(0.0125)
+    core.add(request("short", range(5), 60))
+    for _ in range(20):
+        core.step()
+    for index in range(5):
+        core.add(request(f"beside{index}", range(index, index + 1), 60))
+    core.step()
+    core.add(request("long", LONG, 1))
+    core.step()
+    assert 6 < runner.steps[-1][0] < 20
+
+
 @pytest.mark.parametrize(("lost", "tokens"), [(0.5, 1 + BLOCK), (2.5, 128)])
 def test_a_pause_is_made_up_for_where_it_can_be(lost: float, tokens: int) -> None:
     """Of 60 tokens that may take 50 ms each, 20 are there at their pace when the host stops."""

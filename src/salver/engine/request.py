@@ -41,8 +41,8 @@ class Request:
 
     __slots__ = (
         "arrived",
-        "call",
         "cached_tokens",
+        "call",
         "cancelled",
         "choice",
         "deadline",
@@ -91,7 +91,9 @@ class Request:
         self.call = call or CallState(source.call or source.id)
         self.text = text
         self.num_computed_tokens = 0
-        self.expected_tokens = 0  # cached when it is begun, at most, as far as was known when it came
+        self.expected_tokens = (
+            0  # cached when it is begun, at most, as far as was known when it came
+        )
         self.cached_tokens = 0
         self.prompt_logprobs: list[TokenLogprobs] = []
         self.preemptions = Preemptions()
