@@ -21,7 +21,7 @@ from salver.engine.latency_model import shape_of
 from salver.engine.step import Step
 from salver.engine.step_budget import StepBudget
 from salver.errors import Refused
-from salver.flow import QueueBound
+from salver.flow import QueueBound, least_own_seconds
 from salver.testing import FakeRunner, LetterDecoder, ManualClock
 
 MACHINE = LatencyModel(base=0.010, per_token=0.001, per_attended=1e-6, per_logit_row=0.0005)
@@ -214,6 +214,10 @@ def test_what_prompts_have_in_common_is_waited_for_once() -> None:
     alone = engine(MACHINE)
     alone.add(ask("q", range(600), None, GREEDY))
     assert core.load().queue_seconds() < 1.5 * alone.load().queue_seconds()
+    for _ in range(2):
+        own = least_own_seconds(core.load(), prompt=601, output=1, choices=1)
+        assert own < 0.1, "the gateway would refuse it"
+        core.step()
     core.add(ask("one more", (*range(600), 5), core._clock.now() + 1.5, GREEDY))
     with pytest.raises(Refused):
         core.add(ask("other", range(5000, 5600), core._clock.now() + 1.0, GREEDY))

@@ -78,6 +78,8 @@ def test_a_load_that_keeps_tokens_may_keep_these() -> None:
     assert least(LoadSnapshot(latency=MODEL)) == pytest.approx(0.8 * 0.110)
     some = LoadSnapshot(latency=MODEL, kv_blocks_owned=1, kv_blocks_cached=2, kv_block_tokens=16)
     assert least(some) == pytest.approx(0.8 * (0.010 + 0.052))
+    coming = LoadSnapshot(latency=MODEL, tokens_waiting=30, tokens_running=18)
+    assert least(coming) == least(some)
     many = LoadSnapshot(latency=MODEL, kv_blocks_cached=99, kv_block_tokens=16)
     assert least(many) == pytest.approx(0.8 * 0.011)
 

@@ -38,6 +38,7 @@ class LoadSnapshot:
     requests_waiting: int = 0
     requests_running: int = 0
     tokens_waiting: int = 0  # prompt tokens of the waiting requests
+    tokens_running: int = 0  # that running requests still have to compute
     queues: tuple[TenantQueue, ...] = ()
     kv_block_tokens: int = 0
     kv_blocks_total: int = 0

@@ -354,6 +354,7 @@ class Scheduler:
             requests_waiting=len(self._order),
             requests_running=len(self._running),
             tokens_waiting=self._order.num_tokens,
+            tokens_running=sum(request.num_missing_tokens for request in self._running),
             queues=self._order.queues(self._running, self._estimate(now)),
             kv_block_tokens=self.kv.block_size,
             kv_blocks_total=pool.num_blocks,

@@ -69,11 +69,13 @@ def drained(at: float, work: Iterable[tuple[float, float]]) -> float:
 
 
 def least_own_seconds(load: LoadSnapshot, *, prompt: int, output: int, choices: int) -> float:
-    """`own_seconds` as far as a backend's load tells: any token that it keeps may be a hit."""
+    """`own_seconds` as far as a backend's load tells: any token may be a hit that it keeps, or will have
+    computed by then."""
     if load.latency is None:
         return 0.0
     kept = (load.kv_blocks_owned + load.kv_blocks_cached) * load.kv_block_tokens
-    cached = min(kept, max(0, prompt - 1))
+    coming = load.tokens_waiting + load.tokens_running
+    cached = min(kept + coming, max(0, prompt - 1))
     model = optimistic(load.latency)
     return own_seconds(model, prompt=prompt, cached=cached, output=output, choices=choices)
 
