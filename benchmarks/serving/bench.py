@@ -70,8 +70,8 @@ def main() -> int:
     found, missing = servers(locate(options.peers, options.contract), options.contract)
     try:
         chosen = select(found, missing, options.only)
-    except ServerFailed as failed:
-        print(failed, file=sys.stderr)
+    except ServerFailed as error:
+        print(error, file=sys.stderr)
         return 2
     task = task_of(options)
     absent = {} if options.only else dict(missing)

@@ -76,8 +76,8 @@ def main() -> int:
     task = task_of(options)
     try:
         chosen = choose(locate(options.peers, options.contract), options)
-    except ServerFailed as failed:
-        print(failed, file=sys.stderr)
+    except ServerFailed as error:
+        print(error, file=sys.stderr)
         return 2
     deadline = time.monotonic() + options.seconds
     failed = in_turn(chosen, lambda server: serve(task, server, deadline))
