@@ -45,7 +45,7 @@ def step_for_ever(pipe: Pipe, model: str) -> None:
     }
     pipeline = openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
     pipe.send("ready")
-    running: dict[int, openvino_genai.GenerationHandle] = {}
+    running: dict[int, openvino_genai.py_openvino_genai.GenerationHandle] = {}
     while True:
         while not running or pipe.poll():
             name, ids, max_tokens = pipe.recv()
@@ -64,7 +64,7 @@ def step_for_ever(pipe: Pipe, model: str) -> None:
                 del running[name]
 
 
-def drained(handle: openvino_genai.GenerationHandle) -> tuple[list[int], bool]:
+def drained(handle: openvino_genai.py_openvino_genai.GenerationHandle) -> tuple[list[int], bool]:
     tokens: list[int] = []
     while handle.can_read():
         for output in handle.read().values():
