@@ -3,10 +3,9 @@
 A cell asks for its capacity first (a short closed loop: answers a second with 16 users), then for
 the highest rate that keeps its goodput, upwards from a part of that, and last for a run at a multiple
 of what it found, where servers show whether they collapse. One seed looks for the rate; more seeds,
-if asked for, have to confirm it. Runs that the cell's directory
-holds are not made again, so that a table can be made in pieces (`salver.bench.kept`). A run during
-which others took part of the machine is made again, and which part the kept one had to do without is
-written beside it.
+if asked for, have to confirm it. Runs that the cell's directory holds are not made again, so that a
+table can be made in pieces (`salver.bench.kept`). A run during which others took part of the machine
+is made again, and which part the kept one had to do without is written beside it.
 """
 
 import json

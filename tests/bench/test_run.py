@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,17 +97,22 @@ def test_a_client_that_is_stopped_invalidates_its_run(
     assert "no measurement" in err
 
 
+def saying(status: int, told: bytes) -> "Callable[[Exchange], Awaitable[None]]":
+    """Answers every call with this."""
+
+    async def answer(exchange: "Exchange") -> None:
+        exchange.head(status)
+        exchange.chunk(told)
+        exchange.writer.write(b"0\r\n\r\n")
+
+    return answer
+
+
 async def test_who_can_ask_nothing_is_told_and_measures_nothing(
     stub: "Stub", target: Target, make_workload: MakeWorkload
 ) -> None:
     """A typo in the model is 404 each, a missing key 401 each: no 0% of the server's."""
-
-    async def unknown(exchange: "Exchange") -> None:
-        exchange.head(404)
-        exchange.chunk(b"no such model")
-        exchange.writer.write(b"0\r\n\r\n")
-
-    stub.answer = unknown
+    stub.answer = saying(404, b"no such model")
     with pytest.raises(BackendUnavailable, match="answers no request: no such model"):
         await measure(make_workload(), target)
     nobody = Target("http://127.0.0.1:9", "none")
@@ -118,12 +123,7 @@ async def test_who_can_ask_nothing_is_told_and_measures_nothing(
 async def test_a_server_that_refuses_all_is_measured(
     stub: "Stub", target: Target, make_workload: MakeWorkload
 ) -> None:
-    async def full(exchange: "Exchange") -> None:
-        exchange.head(429)
-        exchange.chunk(b"full")
-        exchange.writer.write(b"0\r\n\r\n")
-
-    stub.answer = full
+    stub.answer = saying(429, b"full")
     report = (await measure(make_workload(duration="500ms"), target)).report
     assert report.total.goodput.share == 0.0
     assert report.problems == (("full", report.total.arrivals),)

@@ -91,9 +91,8 @@ class Request:
         self.call = call or CallState(source.call or source.id)
         self.text = text
         self.num_computed_tokens = 0
-        self.expected_tokens = (
-            0  # cached when it is begun, at most, as far as was known when it came
-        )
+        # Cached when it is begun, at most, as far as was known when it came.
+        self.expected_tokens = 0
         self.cached_tokens = 0
         self.prompt_logprobs: list[TokenLogprobs] = []
         self.preemptions = Preemptions()
