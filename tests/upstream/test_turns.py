@@ -176,6 +176,19 @@ async def test_who_would_be_late_behind_what_was_sent_is_refused(
     assert await one.sent() == ["long" * 12]
 
 
+async def test_an_idle_server_is_asked_however_long_the_gateway_took(
+    counter: Make, asked: Asked
+) -> None:
+    one = await counter(replace(WAITING, first_token=FirstTokenBound(1.0)))
+    replica = one.pool.replicas["back"]
+    replica.server.address = replace(replica.server.address, max_tokens_in_flight=1000)
+    late = [replace(asked(name), arrived=CLOCK.now() - 2.0) for name in ("r0", "r1")]
+    await one.ask(*late)
+    (decision,) = one.refusals()
+    assert decision.id == "dec-r1"  # r0 is before it
+    assert await one.sent() == ["r0"]
+
+
 async def test_a_turn_that_comes_too_late_is_not_taken(counter: Make, asked: Asked) -> None:
     """The server answers as slowly as never before while the second one waits."""
     one = await counter(replace(WAITING, first_token=FirstTokenBound(5.0)))

@@ -227,9 +227,13 @@ class UpstreamPool:
         return {name: load for name, load in loads.items() if replicas[name].pace.has_place(gap)}
 
     def _check_in_time(self, waiter: Waiter, replica: Replica, fresh: int) -> None:
-        """Raises Refused if the first token would be too late, told high."""
+        """Raises Refused if the first token would be too late, told high.
+
+        Where a request waits for nobody it is served, however long the gateway took to bring it here.
+        """
         bound = self._rule.waiting.first_token
-        if bound is None or waiter.was_sent:
+        waits_for_nobody = not waiter.waits and replica.requests_in_flight == 0
+        if bound is None or waiter.was_sent or waits_for_nobody:
             return
         queue, own = replica.pace.first_tokens.told_high(replica.pace.unanswered, fresh)
         late = bound.broken(
