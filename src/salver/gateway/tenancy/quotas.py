@@ -136,13 +136,16 @@ class StoredQuotas:
         self._threads.later(lambda: self._store.settle(reservation, used))
 
     async def _renew(self, reservation: "Reservation") -> None:
-        """Keep the lease of a call that runs for long; one third of it may fail."""
+        """Keep the lease of a call that runs for long; one third of it may fail, for any reason."""
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             try:
                 held = await self._threads.run(lambda: self._store.renew(reservation))
             except StateUnavailable as error:
                 logger.warning("the lease of %s was not renewed: %s", reservation.id, error)
+                continue
+            except Exception:
+                logger.exception("the lease of %s was not renewed", reservation.id)
                 continue
             if not held:
                 logger.warning("the lease of %s ended while it ran", reservation.id)

@@ -47,13 +47,15 @@ class StoreThreads:
             raise
 
     def later(self, work: Callable[[], object]) -> None:
-        """Do it without anybody waiting; a store that is away is logged."""
+        """Do it without anybody waiting; what fails is logged."""
 
         def logged() -> None:
             try:
                 work()
             except StateUnavailable as error:
                 logger.warning("not written: %s", error)
+            except Exception:
+                logger.exception("not written")
 
         try:
             self._pool.submit(logged)
