@@ -24,20 +24,18 @@ constexpr std::size_t kAhead = 4096;                   // bytes: the model's pro
 constexpr int kTokens = 64, kChannels = 256, kInputs = 1024;
 constexpr int kProducts = 8;  // or bursts of them, per thread and look at the clock
 
-// The most that `work` does per second, of runs that `seconds` have room for and at least two: the first
+// What `work` does per second over the runs that `seconds` have room for, one at least, after one that
 // may find cold caches. A run does `amount`.
 template <typename Work>
-double best_rate(double amount, double seconds, const Work& work) {
+double mean_rate(double amount, double seconds, const Work& work) {
   using Clock = std::chrono::steady_clock;
-  const auto now = [] { return std::chrono::duration<double>(Clock::now().time_since_epoch()).count(); };
-  const double end = now() + seconds;
-  double best = 0;
-  for (int runs = 0; runs < 2 || now() < end; ++runs) {
-    const double began = now();
+  work();
+  const auto began = Clock::now();
+  for (int runs = 1;; ++runs) {
     work();
-    best = std::max(best, amount / std::max(now() - began, 1e-9));
+    const std::chrono::duration<double> took = Clock::now() - began;
+    if (took.count() >= seconds) return amount * runs / std::max(took.count(), 1e-9);
   }
-  return best;
 }
 
 // Reads [from, from + bytes), whole kUnits, and has the compiler believe that somebody looks.
@@ -112,7 +110,7 @@ double read_rate(int threads, std::size_t bytes, double seconds) {
   ThreadPool pool(threads, {});
   pool.each(pieces, [&](int piece, int) { std::fill_n(data + piece * each, each, std::uint8_t{1}); });
   const int sweeps = static_cast<int>(1 + kTimed / bytes);
-  return best_rate(double(each) * pieces * sweeps, seconds, [&] {
+  return mean_rate(double(each) * pieces * sweeps, seconds, [&] {
     for (int i = 0; i < sweeps; ++i) {
       pool.each(pieces, [&](int piece, int) { read(data + piece * each, each); });
     }
@@ -125,14 +123,14 @@ double matrix_rate(const Kernels& kernels, Encoding encoding, int threads, doubl
   const int tasks = kProducts * threads;
   if (kernels.burst) {
     const double each = kernels.burst(encoding);
-    return best_rate(each * tasks, seconds, [&] { pool.each(tasks, [&](int, int) { kernels.burst(encoding); }); });
+    return mean_rate(each * tasks, seconds, [&] { pool.each(tasks, [&](int, int) { kernels.burst(encoding); }); });
   }
   const std::vector<float> values(std::size_t(kChannels) * kInputs, 1.0F);
   std::vector<Operands> operands;
   operands.reserve(threads);
   for (int member = 0; member < threads; ++member) operands.emplace_back(kernels, encoding, values);
   const double operations = 2.0 * rows_per_token(encoding) * kTokens * kChannels * kInputs;
-  return best_rate(operations * tasks, seconds, [&] {
+  return mean_rate(operations * tasks, seconds, [&] {
     pool.each(tasks, [&](int, int member) { operands[member].multiply(kernels); });
   });
 }

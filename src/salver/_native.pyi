@@ -65,7 +65,7 @@ class GroupedArray:
     ) -> None: ...
 
 def read_rate(*, threads: int, bytes: int, seconds: float) -> float:  # noqa: A002 - the core's name
-    """Bytes per second that threads read of a buffer of that size, the best sweep of `seconds`."""
+    """Bytes per second that threads read of a buffer of that size, over `seconds`."""
 
 def matrix_rate(isa: str, precision: str, *, threads: int, seconds: float) -> float:
     """Operations per second of the matrix unit alone, or of the product kernel over operands in the

@@ -72,5 +72,5 @@ def test_prompts_are_measured_as_a_whole() -> None:
     run, runner, engine = trial(seconds=0.0)
     seconds = 3 * PER_STEP + 48 * PER_TOKEN
     assert run.prefill_rate(2, 24) == pytest.approx(48 / seconds)
-    assert runner.steps == [16] * 9
+    assert runner.steps == [16] * 3
     assert not engine.has_work

@@ -1,18 +1,24 @@
 """What `salver doctor` measures: the machine's rates, and a model's engine against them.
 
+A machine's speed changes while one looks, so the two sides of a share are measured in turn: in every
+round of a load the machine reads and multiplies, and then the engine runs, each for about as long.
+A share is the median over the rounds.
+
 It needs the native core, by which everything is measured.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from random import Random
-from typing import Any
+from statistics import median
+from typing import Any, Self
 
 from salver.cli import console
 from salver.cli.home import forced_isa
 from salver.clock import MonotonicClock
 from salver.contract import Envelope
 from salver.engine import EngineCore, Limits, MemoryPlan
-from salver.engine.roofline import Bound, Load, ModelWork, Roof
+from salver.engine.roofline import Bound, Load, ModelWork, Roof, Work
 from salver.engine.runners import rates
 from salver.engine.runners.choice import RunnerKind, open_runner
 from salver.engine.trial import Silent, Trial
@@ -23,7 +29,8 @@ DECODES = (1, 8, 32)
 PREFILLS = 8
 PROMPT_TOKENS, DECODE_PROMPT_TOKENS = 128, 32
 NEW_TOKENS = 64
-TRIAL_SECONDS = 0.5  # of one load
+ROUNDS = 5  # of one load, after one that touches memory for the first time
+ROUND_SECONDS = 0.1  # of each measurement in a round
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class Rates:
 
     @classmethod
     def measure(cls, threads: int) -> "Rates":
-        """Takes about two seconds."""
+        """Takes about two seconds; means over them."""
         isa = rates.isa_in_use(forced_isa())
         return cls(
             isa=isa,
@@ -62,20 +69,49 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """One load: what its steps stream and multiply in all, how many tokens per second the roof
-    allows, which bound holds, and what the engine reached."""
+class Round:
+    """What the machine did, how many tokens per second that allows a load, and what the engine
+    reached right after it."""
 
-    load: Load
-    streamed_bytes: float
-    operations: float
+    roof: Roof
     most: float
-    bound: Bound
     reached: float
 
     @property
     def share(self) -> float:
         return self.reached / self.most
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """One load: what its steps stream and multiply in all, and which bound holds. The rest are
+    medians over the rounds, each by itself: the median share is that of pairs."""
+
+    load: Load
+    streamed_bytes: float
+    operations: float
+    roof: Roof
+    bound: Bound
+    most: float
+    reached: float
+    share: float
+
+    @classmethod
+    def of(cls, load: Load, steps: Sequence[Work], rounds: Sequence[Round]) -> Self:
+        roof = Roof(
+            bandwidth=median(each.roof.bandwidth for each in rounds),
+            matrix_rate=median(each.roof.matrix_rate for each in rounds),
+        )
+        return cls(
+            load=load,
+            streamed_bytes=sum(step.streamed_bytes for step in steps),
+            operations=sum(step.operations for step in steps),
+            roof=roof,
+            bound=roof.bound(steps),
+            most=median(each.most for each in rounds),
+            reached=median(each.reached for each in rounds),
+            share=median(each.share for each in rounds),
+        )
 
     def record(self) -> dict[str, Any]:
         """For a program."""
@@ -84,6 +120,7 @@ class Reached:
             **asdict(self.load),
             "streamed_bytes": self.streamed_bytes,
             "operations": self.operations,
+            **asdict(self.roof),
             "tokens_per_second_at_most": self.most,
             "tokens_per_second_reached": self.reached,
             "share": self.share,
@@ -93,12 +130,11 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`roof` is that of the envelope's threads, its bandwidth over as many bytes as are streamed."""
+    """On the envelope's threads."""
 
     kind: RunnerKind
     threads: int
     weights_bytes: int
-    roof: Roof
     points: tuple[Reached, ...]
 
     def record(self) -> dict[str, Any]:
@@ -107,27 +143,23 @@ class Comparison:
             "runner": self.kind,
             "threads": self.threads,
             "weights_bytes_per_step": self.weights_bytes,
-            **asdict(self.roof),
+            "rounds": ROUNDS,
             "points": [each.record() for each in self.points],
         }
 
 
 def compare(subject: Subject) -> Comparison:
-    """Measure the roof over a model, then run the model itself: some seconds.
+    """Measure the machine and run the model, in turn: some seconds.
 
     Raises:
         MalformedModel: a tensor is absent or cannot be decoded.
     """
-    kind, threads = subject.kind, subject.envelope.threads
-    model = ModelWork.of(subject.checkpoint.config, kind, subject.plan)
-    products = "bf16" if kind.precision == "bf16" else "int8"
-    roof = Roof(
-        bandwidth=rates.read_rate(threads, model.weights_bytes),
-        matrix_rate=rates.matrix_rate(products, threads, isa=forced_isa()),
-    )
+    model = ModelWork.of(subject.checkpoint.config, subject.kind, subject.plan)
     trial = _trial(subject)
-    points = (_reached(load, model, roof, trial, subject) for load in loads(subject))
-    return Comparison(kind, threads, model.weights_bytes, roof, tuple(filter(None, points)))
+    points = (_reached(load, model, trial, subject) for load in loads(subject))
+    return Comparison(
+        subject.kind, subject.envelope.threads, model.weights_bytes, tuple(filter(None, points))
+    )
 
 
 def loads(subject: Subject) -> list[Load]:
@@ -150,27 +182,37 @@ def _new_tokens(load: Load, subject: Subject) -> int:
     return min(NEW_TOKENS, left) if load.decoding else 1
 
 
-def _reached(
-    load: Load, model: ModelWork, roof: Roof, trial: Trial, subject: Subject
-) -> Reached | None:
+def _reached(load: Load, model: ModelWork, trial: Trial, subject: Subject) -> Reached | None:
     """None where the envelope's steps are too small for this load, see `Trial.decode_rate`."""
     steps = list(model.steps(load, subject.envelope.max_batch_tokens))
-    if load.decoding:
-        new_tokens = _new_tokens(load, subject)
-        decoded = trial.decode_rate(load.sequences, load.prompt_tokens, new_tokens)
-        if decoded is None:
+    rounds = []
+    for _ in range(1 + ROUNDS):
+        roof = _roof(steps, subject)
+        reached = _rate(load, trial, subject)
+        if reached is None:
             return None
-        reached = decoded
-    else:
-        reached = trial.prefill_rate(load.sequences, load.prompt_tokens)
-    return Reached(
-        load=load,
-        streamed_bytes=sum(step.streamed_bytes for step in steps),
-        operations=sum(step.operations for step in steps),
-        most=load.tokens / sum(map(roof.seconds, steps)),
-        bound=roof.bound(steps),
-        reached=reached,
+        rounds.append(Round(roof, load.tokens / sum(map(roof.seconds, steps)), reached))
+    return Reached.of(load, steps, rounds[1:])
+
+
+def _roof(steps: Sequence[Work], subject: Subject) -> Roof:
+    """What the machine does now, its bandwidth over as many bytes as a step streams: caches hold a
+    part of few."""
+    threads = subject.envelope.threads
+    streamed = int(max(step.streamed_bytes for step in steps))
+    products = "bf16" if subject.kind.precision == "bf16" else "int8"
+    return Roof(
+        bandwidth=rates.read_rate(
+            threads, min(streamed, rates.MEMORY_BYTES), seconds=ROUND_SECONDS
+        ),
+        matrix_rate=rates.matrix_rate(products, threads, isa=forced_isa(), seconds=ROUND_SECONDS),
     )
+
+
+def _rate(load: Load, trial: Trial, subject: Subject) -> float | None:
+    if load.decoding:
+        return trial.decode_rate(load.sequences, load.prompt_tokens, _new_tokens(load, subject))
+    return trial.prefill_rate(load.sequences, load.prompt_tokens)
 
 
 def _trial(subject: Subject) -> Trial:
@@ -198,7 +240,7 @@ def _trial(subject: Subject) -> Trial:
     def new_prompts(sequences: int, tokens: int) -> list[tuple[int, ...]]:
         return [tuple(random.choices(vocabulary, k=tokens)) for _ in range(sequences)]
 
-    return Trial(engine, clock, new_prompts, seconds=TRIAL_SECONDS)
+    return Trial(engine, clock, new_prompts, seconds=ROUND_SECONDS)
 
 
 def rates_rows(rates: Rates) -> list[tuple[str, ...]]:
@@ -214,15 +256,17 @@ def rates_rows(rates: Rates) -> list[tuple[str, ...]]:
 
 def comparison_text(comparison: Comparison) -> str:
     """For a person."""
-    roof = comparison.roof
-    rows: list[tuple[str, ...]] = [("tokens/s", "at most", "reached", "share", "held by")]
+    rows: list[tuple[str, ...]] = [
+        ("tokens/s", "reading at", "products at", "at most", "reached", "share", "held by")
+    ]
     for each in comparison.points:
-        rates = (f"{each.most:,.0f}", f"{each.reached:,.0f}", f"{each.share:.0%}")
-        rows.append((each.load.name, *rates, each.bound))
+        machine = (gb(each.roof.bandwidth), gop(each.roof.matrix_rate))
+        tokens = (f"{each.most:,.0f}", f"{each.reached:,.0f}", f"{each.share:.0%}")
+        rows.append((each.load.name, *machine, *tokens, each.bound))
     return (
         f"roofline of {comparison.kind} on {comparison.threads} threads: "
-        f"{console.size(comparison.weights_bytes)} of weights a step, "
-        f"read at {gb(roof.bandwidth)}; products at {gop(roof.matrix_rate)}\n{console.table(rows)}"
+        f"{console.size(comparison.weights_bytes)} of weights a step; medians of {ROUNDS} rounds, "
+        f"machine and engine in turn\n{console.table(rows)}"
     )
 
 

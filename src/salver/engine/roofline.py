@@ -6,7 +6,8 @@ cannot end before the slower of the two is done:
     seconds >= max(bytes / bandwidth, operations / rate)
 
 which is the roofline (Williams, Waterman and Patterson, 2009). It is a bound, not an estimate: bytes
-and operations are the fewest that the runner's formats allow, rates the highest that were measured.
+and operations are the fewest that the runner's formats allow. Rates are what the machine did right
+before the run that is held against them, since machines change their speed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -40,7 +41,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Roof:
-    """What the machine does at most: `bandwidth` in bytes, `matrix_rate` in operations per second."""
+    """What the machine can do: `bandwidth` in bytes, `matrix_rate` in operations per second."""
 
     bandwidth: float
     matrix_rate: float

@@ -6,7 +6,6 @@ of a load is the same work.
 
 from collections.abc import Callable, Sequence
 from itertools import count
-from statistics import median
 
 from salver.clock import Clock
 from salver.contract import GenerateRequest, SamplingParams
@@ -39,7 +38,7 @@ class Trial:
         self._names = map(str, count())
 
     def decode_rate(self, sequences: int, prompt_tokens: int, max_tokens: int) -> float | None:
-        """Tokens/s while all sequences decode: their number over the median time of a step.
+        """Tokens/s while all sequences decode: their number over the mean time of a step.
 
         None where the first ended before the last had begun, or steps are too small for all.
         """
@@ -54,18 +53,14 @@ class Trial:
             begun |= answered
             if took and sum(took) >= self._seconds:
                 self._cancel(names)
-        return sequences / median(took) if took else None
+        return sequences * len(took) / sum(took) if took else None
 
     def prefill_rate(self, sequences: int, prompt_tokens: int) -> float:
-        """Prompt tokens/s until every prompt has its first token: the median of the runs.
-
-        There are two at least, after one that touches memory for the first time.
-        """
-        self._prefill(sequences, prompt_tokens)
-        took: list[float] = []
-        while len(took) < 2 or sum(took) < self._seconds:
+        """Prompt tokens/s until every prompt has its first token, over one run or more."""
+        took = [self._prefill(sequences, prompt_tokens)]
+        while sum(took) < self._seconds:
             took.append(self._prefill(sequences, prompt_tokens))
-        return sequences * prompt_tokens / median(took)
+        return len(took) * sequences * prompt_tokens / sum(took)
 
     def _prefill(self, sequences: int, prompt_tokens: int) -> float:
         self._add(sequences, prompt_tokens, 1)

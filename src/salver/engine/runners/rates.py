@@ -1,4 +1,4 @@
-"""What the machine does at most, measured by the native core's own threads and kernels."""
+"""What the machine can do, measured by the native core's own threads and kernels."""
 
 from salver import _native
 
@@ -12,7 +12,7 @@ def isa_in_use(forced: str | None) -> str:
 
 
 def read_rate(threads: int, total_bytes: int = MEMORY_BYTES, *, seconds: float = SECONDS) -> float:
-    """Bytes per second that threads together read of a buffer, over and over: the best sweep.
+    """Bytes per second that threads together read of a buffer, over and over.
 
     A buffer that caches hold in part is read faster than memory, as weights of that size are.
     """
