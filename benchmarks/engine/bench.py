@@ -58,13 +58,14 @@ def main() -> int:
         retries=options.retries,
         output=options.output,
     )
-    with Tournament(contenders, settings, quiet) as tournament:
+    gauge = machine.Gauge(model.sizes(), model.operations)
+    with Tournament(contenders, settings, quiet, gauge) as tournament:
         tournament.start()
         for point in points:
             tournament.measure(point)
     Report(
         command=shlex.join(["python", *sys.argv]),
-        machine=measured.at_best(machine.measure(quiet, model.sizes())),
+        machine=measured,
         model=model,
         load_average=load_average,
         rounds=options.rounds,

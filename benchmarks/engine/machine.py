@@ -1,16 +1,20 @@
 """The machine that the numbers belong to: what it is, how fast it reads and multiplies.
 
-Both are measured through the native core, as `salver doctor` does, on all cores.
+Both are measured through the native core, as `salver doctor` does, on all cores: once for the reader,
+and right before a contender runs for what it is held against, since a machine changes its speed.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from quiet import Quiet
+from workload import Point
 
 from salver.cli.machine import Machine, this_machine
 from salver.engine.runners.choice import native_is_built
 
 Rates = dict[str, float]
+
+PRODUCTS = {"bf16": "bf16", "8-bit": "int8", "4-bit": "int8"}  # what is multiplied, by weights
 
 
 @dataclass(frozen=True)
@@ -32,19 +36,33 @@ class Measured:
         products = ", ".join(f"{each} {rate / 1e9:,.0f}" for each, rate in self.products.items())
         return [
             f"{machine.cpu}, {machine.cores} cores, {' '.join(machine.isa)}",
-            f"read bandwidth {self.bandwidth / 1e9:.1f} GB/s from memory; over a buffer as large as "
+            f"when it began: read bandwidth {self.bandwidth / 1e9:.1f} GB/s from memory; over a buffer as large as "
             f"the weights that a token meets: {reading or 'not measured'}",
             f"products in Gop/s: {products or 'not measured: this build has no native core'}",
         ]
 
-    def at_best(self, other: "Measured") -> "Measured":
-        """The higher of two measurements of each rate: whatever disturbs one only lowers it."""
-        return replace(
-            self,
-            bandwidth=max(self.bandwidth, other.bandwidth),
-            reading=_higher(self.reading, other.reading),
-            products=_higher(self.products, other.products),
-        )
+
+@dataclass(frozen=True)
+class Gauge:
+    """What the machine allows right now. `sizes` are the bytes that each format's weights take, of those
+    that one token meets; `operations` are those of a prompt's token."""
+
+    sizes: Rates
+    operations: float
+
+    def most(self, point: Point, weights: str) -> float | None:
+        """Tokens/s at most: what reading the weights allows one stream, what multiplying allows eight
+        prompts. None at other points, or where that cannot be measured."""
+        if not native_is_built():
+            return None
+        from salver.engine.runners.rates import matrix_rate, read_rate
+
+        cores = this_machine().cores
+        if point.name == "decode_1":
+            return read_rate(cores, int(self.sizes[weights])) / self.sizes[weights]
+        if point.name == "prefill_8x128" and weights in PRODUCTS:
+            return matrix_rate(PRODUCTS[weights], cores) / self.operations
+        return None
 
 
 def measure(quiet: Quiet, weights: dict[str, float]) -> Measured:
@@ -64,7 +82,3 @@ def measure(quiet: Quiet, weights: dict[str, float]) -> Measured:
         {each: read_rate(machine.cores, int(size)) for each, size in weights.items()},
         {each: matrix_rate(each, machine.cores) for each in ("int8", "bf16")},
     )
-
-
-def _higher(one: Rates, other: Rates) -> Rates:
-    return {each: max(rate, other.get(each, rate)) for each, rate in one.items()}

@@ -13,7 +13,6 @@ from workload import Point
 
 from salver.models import ModelConfig
 
-PRODUCTS = {"bf16": "bf16", "8-bit": "int8", "4-bit": "int8"}  # what is multiplied
 BYTES_PER_WEIGHT = {"f32": 4.0, "bf16": 2.0, "8-bit": 1.0, "4-bit": 5 / 8}  # 4-bit: as Q4_1
 TITLE = "Salver's engine beside its peers"
 
@@ -42,6 +41,11 @@ class Weights:
         table = config.vocab_size * config.hidden_size
         layers = config.num_parameters - (1 if config.tie_embeddings else 2) * table
         return cls(layers, layers + table)
+
+    @property
+    def operations(self) -> int:
+        """Of a prompt's token: it meets no head."""
+        return 2 * self.layers
 
     def sizes(self) -> dict[str, float]:
         """Bytes that a token streams, by format."""
@@ -137,20 +141,18 @@ class Report:
         rows[0] += ["prefill 8 x 128 computes", "of the matrix rate"]
         for name, entrant in self.entrants.items():
             decode, prefill = (
-                cell.median if (cell := self.table[name].get(point)) else None
-                for point in ("decode_1", "prefill_8x128")
+                self.table[name].get(point, Cell(())) for point in ("decode_1", "prefill_8x128")
             )
-            if decode and prefill:
-                read = decode * self.model.sizes()[entrant.weights]
-                computed = prefill * 2 * self.model.layers
-                bandwidth = self.machine.reading.get(entrant.weights)
-                rate = self.machine.products.get(PRODUCTS.get(entrant.weights, ""))
-                row = [name, f"{read / 1e9:.1f} GB/s", _share(read, bandwidth)]
-                rows.append([*row, f"{computed / 1e9:,.0f} Gop/s", _share(computed, rate)])
+            if decode.median and prefill.median:
+                read = decode.median * self.model.sizes()[entrant.weights]
+                computed = prefill.median * self.model.operations
+                row = [name, f"{read / 1e9:.1f} GB/s", _share(decode.share)]
+                rows.append([*row, f"{computed / 1e9:,.0f} Gop/s", _share(prefill.share)])
         return (
             _table(rows)
-            + "\n\nBandwidth is that over a buffer as large as the weights, which caches "
-            "may hold in part. Operations are two per weight and token, against the rate of int8 "
+            + "\n\nShares are of what the machine did right before the same round, and medians over rounds. "
+            "Bandwidth is that over a buffer as large as the weights, which caches may hold in part. "
+            "Operations are two per weight and token, against the rate of int8 "
             "(8-bit and 4-bit) or bf16; `w8a16` multiplies every weight twice, so that 50% is its most."
         )
 
@@ -193,8 +195,8 @@ class Report:
         }
 
 
-def _share(part: float, whole: float | None) -> str:
-    return f"{part / whole:.0%}" if whole else "not measured"
+def _share(share: float | None) -> str:
+    return f"{share:.0%}" if share else "not measured"
 
 
 def _table(rows: list[list[str]]) -> str:

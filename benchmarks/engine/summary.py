@@ -11,11 +11,13 @@ DISTURBED = 0.05  # share of the machine that others may take before a rate stop
 class Round:
     """One contender's rate in one round, tokens/s; None where no instant had every stream decoding.
 
-    `foreign` is the share of the machine that others took meanwhile.
+    `foreign` is the share of the machine that others took meanwhile, `most` the tokens/s that reading or
+    multiplying alone would have allowed just before; None where that was not measured.
     """
 
     rate: float | None
     foreign: float
+    most: float | None = None
 
     @property
     def disturbed(self) -> bool:
@@ -49,6 +51,13 @@ class Cell:
     @property
     def median(self) -> float | None:
         return median(self.counting.values()) if self.counting else None
+
+    @property
+    def share(self) -> float | None:
+        """Of what the machine allowed in the same round, the median."""
+        most = ((each, self.rounds[i]) for i, each in self.counting.items())
+        shares = [rate / each.most for rate, each in most if each and each.most]
+        return median(shares) if shares else None
 
 
 Table = dict[str, dict[str, Cell]]  # contender -> point -> cell

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from contender import Contender, ContenderFailed, Run, Running
+from machine import Gauge
 from quiet import Quiet
 from report import Entrant
 from summary import DISTURBED, Cell, Round, Table
@@ -38,8 +39,11 @@ class Options:
 class Tournament:
     """The contenders' processes and what was measured of them; none outlives the `with` block."""
 
-    def __init__(self, contenders: list[Contender], options: Options, quiet: Quiet) -> None:
+    def __init__(
+        self, contenders: list[Contender], options: Options, quiet: Quiet, gauge: Gauge
+    ) -> None:
         self._contenders = contenders
+        self._gauge = gauge
         self._options = options
         self._stack = ExitStack()
         self._quiet = quiet
@@ -134,6 +138,7 @@ class Tournament:
         """One contender in one round: the median over the point's repeats; None if it failed."""
         running = self._running[name]
         self._quiet.wait()
+        most = self._gauge.most(point, running.contender.weights)
         try:
             with running.awake():
                 if number == 0:
@@ -145,7 +150,7 @@ class Tournament:
             self.notes.append(f"{point.title}: {failure}")
             self._running.pop(name).close()
             return None
-        measured = _summary(point, runs)
+        measured = replace(_summary(point, runs), most=most)
         _say(f"{point.title}, round {number + 1}: {name} {measured}")
         return measured
 

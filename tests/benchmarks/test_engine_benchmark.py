@@ -140,6 +140,14 @@ def test_disturbed_rounds_count_only_where_there_is_no_other(bench: ModuleType) 
     assert bench.summary.paired_ratio(once, no_round_in_common) == pytest.approx(2.0)
 
 
+def test_a_share_of_the_machine_is_that_of_the_same_round(bench: ModuleType) -> None:
+    """Of medians it would be one half; the disturbed round and the one without a measurement are out."""
+    told = [(1.0, 0.0, 4.0), (1.2, 0.0, 2.0), (0.6, 0.0, 1.0), (9.0, 0.5, 9.0), (1.1, 0.0, None)]
+    cell = bench.summary.Cell(tuple(bench.summary.Round(*each) for each in told))
+    assert cell.share == pytest.approx(0.6)
+    assert bench.summary.Cell((None, bench.summary.Round(1.0, 0.0))).share is None
+
+
 def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
     bench: ModuleType, tmp_path: Path
 ) -> None:
@@ -168,7 +176,8 @@ def test_a_contender_that_fails_is_noted_and_the_others_are_reported(
         output=tmp_path,
     )
     points = [bench.workload.POINTS[i] for i in (0, 3)]
-    with bench.tournament.Tournament(everyone, options, bench.quiet.Quiet(0.0)) as tournament:
+    gauge, quiet = bench.machine.Gauge({"f32": 1e6}, 1e6), bench.quiet.Quiet(0.0)
+    with bench.tournament.Tournament(everyone, options, quiet, gauge) as tournament:
         tournament.start()
         for point in points:
             tournament.measure(point)
