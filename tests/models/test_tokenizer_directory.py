@@ -1,5 +1,6 @@
 """Tokenizers of Hugging Face directories, against the `tokenizers` library reading the same file."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from salver.errors import MalformedModel, UnsupportedModel
 from salver.models import Tokenizer, tokenizer_from_directory
 from salver.models.bpe import SPACE, byte_piece, merges_from_scores, split_merges
-from salver.models.hf_tokenizer import NFC_SHRINKAGE
+from salver.models.hf_tokenizer import NFC_SHRINKAGE, detokenizer_from_directory
 from salver.models.pretokenizers import PRE_TOKENIZERS
 from salver.testing.tiny_vocabulary import tiny_bpe_metadata
 
@@ -124,6 +125,21 @@ def test_encoding_equals_the_library(
     plain = tokenizer.encode(text, add_special_tokens=False, parse_special=False)
     reference.encode_special_tokens = True
     assert plain == reference.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_detokenizer_tells_what_the_tokenizer_tells(
+    family: Callable[[], tokenizers.Tokenizer], tmp_path: Path
+) -> None:
+    whole = opened(saved(family(), tmp_path))
+    found = detokenizer_from_directory(tmp_path, whole.vocab_size)
+    ids = range(whole.vocab_size)
+    assert found.vocab_size == whole.vocab_size
+    assert list(map(found.token_bytes, ids)) == list(map(whole.token_bytes, ids))
+    assert found.eos_token_ids == whole.eos_token_ids
+    for token, skip in itertools.product(ids, (True, False)):
+        told = {"skip_special_tokens": skip, "starts_text": True}
+        assert found.decode([token], **told) == whole.decode([token], **told)
 
 
 def test_composing_shrinks_text_by_less_than_the_bound_allows() -> None:

@@ -1,6 +1,7 @@
 """Metadata that lie, contradict themselves or want too much end in one named error."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from math import inf
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from salver.errors import MalformedModel, SalverError, UnsupportedModel
 from salver.models import Tokenizer, tokenizer_from_gguf
 from salver.models.bpe import SPACE, byte_piece
+from salver.models.detokenizer import Detokenizer
+from salver.models.gguf_tokenizer import detokenizer_from_gguf
 from salver.models.vocabulary import MAX_MERGES, MAX_TOKENS
 from salver.testing.tiny_vocabulary import tiny_bpe_metadata, tiny_sentencepiece_metadata
 
@@ -136,7 +139,7 @@ keys = st.sampled_from(
 def test_any_junk_is_a_named_error_or_a_tokenizer(
     good: dict[str, object], changes: dict[str, object]
 ) -> None:
-    outcome = built({**good, **changes})
+    outcome = built(tokenizer_from_gguf, {**good, **changes})
     if isinstance(outcome, Tokenizer):
         assert outcome.decode(range(outcome.vocab_size)) is not None
     else:
@@ -145,9 +148,30 @@ def test_any_junk_is_a_named_error_or_a_tokenizer(
         assert outcome.fix
 
 
-def built(metadata: Mapping[str, object]) -> Tokenizer | SalverError:
+@given(st.sampled_from([BPE, SPM]), st.dictionaries(keys, junk | junk_lists))
+def test_a_detokenizer_tells_what_the_tokenizer_tells(
+    good: dict[str, object], changes: dict[str, object]
+) -> None:
+    """It looks at less of a file, so it may open one that is refused as a whole."""
+    metadata = {**good, **changes}
+    whole, found = (built(each, metadata) for each in (tokenizer_from_gguf, detokenizer_from_gguf))
+    if isinstance(whole, Tokenizer):
+        assert isinstance(found, Detokenizer)
+        ids = range(whole.vocab_size)
+        assert list(map(found.token_bytes, ids)) == list(map(whole.token_bytes, ids))
+        assert found.eos_token_ids == whole.eos_token_ids
+        for first, skip, starts in itertools.product(ids, (True, False), (True, False)):
+            told = {"skip_special_tokens": skip, "starts_text": starts}
+            assert found.decode([first], **told) == whole.decode([first], **told)
+    elif isinstance(found, SalverError):
+        assert isinstance(found, MalformedModel | UnsupportedModel)
+
+
+def built(
+    build: Callable[[Mapping[str, object]], Detokenizer], metadata: Mapping[str, object]
+) -> Detokenizer | SalverError:
     try:
-        return tokenizer_from_gguf(metadata)
+        return build(metadata)
     except SalverError as refusal:
         return refusal
 

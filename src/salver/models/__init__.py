@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from salver.models.gguf_tokenizer import tokenizer_from_gguf
     from salver.models.hf_tokenizer import tokenizer_from_directory
     from salver.models.model import Model, complete_model, open_model
-    from salver.models.tokenizing import open_tokenizer
+    from salver.models.tokenizing import open_detokenizer, open_tokenizer
 
 _LATER = {
+    "open_detokenizer": "tokenizing",
     "open_tokenizer": "tokenizing",
     "flatten_content": "chat_messages",
     "ChatText": "chat_prompt",
@@ -52,6 +53,7 @@ __all__ = [
     "expected_tensors",
     "flatten_content",
     "open_checkpoint",
+    "open_detokenizer",
     "open_model",
     "open_tokenizer",
     "render_chat",

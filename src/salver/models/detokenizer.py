@@ -13,7 +13,7 @@ from salver.errors import InvalidValue
 
 
 class TokenDecoder:
-    """Decodes one sequence; made by `Tokenizer.decoder`. Costs a list look-up per token.
+    """Decodes one sequence; made by `Detokenizer.decoder`. Costs a list look-up per token.
 
     Args:
         token_bytes: the bytes of each token id; shared, never changed.
@@ -51,6 +51,77 @@ class TokenDecoder:
             return text
         self._drop_space = False
         return text.removeprefix(" ")
+
+
+class Detokenizer:
+    """What the ids of a model's tokens stand for. Immutable, so threads may share it.
+
+    It takes a third of the memory of a `Tokenizer`, which also knows how text is cut into them.
+
+    Args:
+        token_bytes: what each id stands for; its length is the vocabulary's size.
+        control_ids: the ids that are not text.
+        eos_token_ids: every id that ends a generation.
+        space_prefix: whether encoding puts a space before a text.
+    """
+
+    def __init__(
+        self,
+        token_bytes: Sequence[bytes],
+        control_ids: frozenset[int],
+        eos_token_ids: frozenset[int],
+        *,
+        space_prefix: bool = False,
+    ) -> None:
+        self._token_bytes = token_bytes
+        self._control_ids = control_ids
+        self._eos_token_ids = eos_token_ids
+        self._space_prefix = space_prefix
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return len(self._token_bytes)
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """Every id that ends a generation: of the text, a turn or a message."""
+        return self._eos_token_ids
+
+    def decode(
+        self, ids: Sequence[int], *, skip_special_tokens: bool = True, starts_text: bool = False
+    ) -> str:
+        """Decode ids at once; see `decoder` for the options.
+
+        Raises:
+            InvalidValue: an id is outside the vocabulary.
+        """
+        decoder = self.decoder(skip_special_tokens=skip_special_tokens, starts_text=starts_text)
+        return "".join(map(decoder.push, ids)) + decoder.flush()
+
+    def decoder(
+        self, *, skip_special_tokens: bool = True, starts_text: bool = False
+    ) -> TokenDecoder:
+        """A fresh incremental decoder.
+
+        Args:
+            skip_special_tokens: leave control tokens out of the text.
+            starts_text: the ids begin a text rather than continue a prompt, so the space that
+                some tokenizers put before a text is taken away again.
+        """
+        return TokenDecoder(
+            self._token_bytes,
+            self._control_ids if skip_special_tokens else frozenset(),
+            drop_space=starts_text and self._space_prefix,
+        )
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one token adds to a text; a control token's are its spelling.
+
+        Raises:
+            InvalidValue: the id is outside the vocabulary.
+        """
+        return bytes_of(self._token_bytes, token_id)
 
 
 def bytes_of(token_bytes: Sequence[bytes], token_id: int) -> bytes:

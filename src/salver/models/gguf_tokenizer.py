@@ -21,6 +21,7 @@ from salver.models.bpe import (
     split_merges,
     text_merges,
 )
+from salver.models.detokenizer import Detokenizer
 from salver.models.fields import Fields
 from salver.models.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from salver.models.tokenizer import PlainText, SpecialTokens, Tokenizer
@@ -60,12 +61,36 @@ def tokenizer_from_gguf(metadata: Mapping[str, object], where: str = "model") ->
         UnsupportedModel: the kind of tokenizer, or its pre-tokenizer, is not known here.
     """
     fields = Fields(metadata, where)
-    kind = fields.text("tokenizer.ggml.model")
-    if kind == "gpt2":
+    if _is_byte_level(fields):
         return _byte_level(metadata, fields)
-    if kind == "llama":
-        return _sentencepiece(metadata, fields)
-    raise _unknown(fields, "tokenizer.ggml.model", ("gpt2", "llama"))
+    return _sentencepiece(metadata, fields)
+
+
+def detokenizer_from_gguf(metadata: Mapping[str, object], where: str = "model") -> Detokenizer:
+    """Build of that tokenizer what tells ids apart, for those who meet no text.
+
+    Raises:
+        MalformedModel: the metadata contradict themselves or a limit.
+        UnsupportedModel: the kind of tokenizer is not known here.
+    """
+    fields = Fields(metadata, where)
+    byte_level = _is_byte_level(fields)
+    vocabulary = read_vocabulary(metadata, where)
+    return Detokenizer(
+        _byte_level_spelling(vocabulary)
+        if byte_level
+        else _sentencepiece_spelling(vocabulary, where),
+        frozenset(vocabulary.of_kind(*_CONTROL).values()),
+        _ends(fields, vocabulary),
+        space_prefix=not byte_level and _puts_space(fields),
+    )
+
+
+def _is_byte_level(fields: Fields) -> bool:
+    kind = fields.text("tokenizer.ggml.model")
+    if kind not in ("gpt2", "llama"):
+        raise _unknown(fields, "tokenizer.ggml.model", ("gpt2", "llama"))
+    return kind == "gpt2"
 
 
 def _byte_level(metadata: Mapping[str, object], fields: Fields) -> Tokenizer:
@@ -77,11 +102,7 @@ def _byte_level(metadata: Mapping[str, object], fields: Fields) -> Tokenizer:
     model = tokenizers.Tokenizer(BPE(text, merges, ignore_merges=family.ignore_merges))
     model.pre_tokenizer = family.build()
     _add_user_defined(model, vocabulary)
-    literal = (*_CONTROL, TokenKind.USER_DEFINED)
-    token_bytes = [
-        piece.encode() if kind in literal else byte_level_bytes(piece)
-        for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True)
-    ]
+    token_bytes = _byte_level_spelling(vocabulary)
     return Tokenizer(
         PlainText(model, model, unspellable=missing_bytes(text)),
         token_bytes,
@@ -90,14 +111,22 @@ def _byte_level(metadata: Mapping[str, object], fields: Fields) -> Tokenizer:
     )
 
 
+def _byte_level_spelling(vocabulary: Vocabulary) -> list[bytes]:
+    literal = (*_CONTROL, TokenKind.USER_DEFINED)
+    return [
+        piece.encode() if kind in literal else byte_level_bytes(piece)
+        for piece, kind in zip(vocabulary.pieces, vocabulary.kinds, strict=True)
+    ]
+
+
 def _sentencepiece(metadata: Mapping[str, object], fields: Fields) -> Tokenizer:
     vocabulary = read_vocabulary(metadata, fields.where)
     scores = read_scores(metadata, len(vocabulary.pieces), fields.where)
-    _check_alphabet(vocabulary, fields.where)
+    token_bytes = _sentencepiece_spelling(vocabulary, fields.where)
     text = vocabulary.of_kind(*_TEXT)
     scored = {piece: scores[index] for piece, index in text.items()}
     merges = merges_from_scores(scored, text, fields.where)
-    space_prefix = fields.flag("tokenizer.ggml.add_space_prefix", True)
+    space_prefix = _puts_space(fields)
     model = tokenizers.Tokenizer(
         BPE(text | vocabulary.of_kind(TokenKind.BYTE), merges, byte_fallback=True)
     )
@@ -107,13 +136,20 @@ def _sentencepiece(metadata: Mapping[str, object], fields: Fields) -> Tokenizer:
     _add_user_defined(model, vocabulary)
     return Tokenizer(
         PlainText(model, model, space_prefix=space_prefix),
-        [
-            _sentencepiece_bytes(*token)
-            for token in zip(vocabulary.pieces, vocabulary.kinds, strict=True)
-        ],
+        token_bytes,
         _special_tokens(fields, vocabulary, add_bos=True),
         max(len(piece.encode()) for piece in vocabulary.pieces),  # a user may type U+2581 itself
     )
+
+
+def _puts_space(fields: Fields) -> bool:
+    return fields.flag("tokenizer.ggml.add_space_prefix", True)
+
+
+def _sentencepiece_spelling(vocabulary: Vocabulary, where: str) -> list[bytes]:
+    _check_alphabet(vocabulary, where)
+    tokens = zip(vocabulary.pieces, vocabulary.kinds, strict=True)
+    return [_sentencepiece_bytes(*token) for token in tokens]
 
 
 def _sentencepiece_bytes(piece: str, kind: TokenKind) -> bytes:
@@ -171,17 +207,22 @@ def _unknown(fields: Fields, key: str, known: tuple[str, ...]) -> UnsupportedMod
 def _special_tokens(fields: Fields, vocabulary: Vocabulary, *, add_bos: bool) -> SpecialTokens:
     control = vocabulary.of_kind(*_CONTROL)
     bos, eos = (_token_id(fields, name, vocabulary) for name in ("bos", "eos"))
-    ends = {eos, *(_token_id(fields, name, vocabulary) for name in ("eot", "eom"))}
-    ends.update(index for piece, index in control.items() if piece in _TURN_ENDS)
     add_bos = fields.flag("tokenizer.ggml.add_bos_token", add_bos)
     add_eos = fields.flag("tokenizer.ggml.add_eos_token", False)
     return SpecialTokens(
         control,
         bos,
-        frozenset(index for index in ends if index is not None),
+        _ends(fields, vocabulary),
         prefix=_around(fields, "bos", bos) if add_bos else (),
         suffix=_around(fields, "eos", eos) if add_eos else (),
     )
+
+
+def _ends(fields: Fields, vocabulary: Vocabulary) -> frozenset[int]:
+    named = (_token_id(fields, name, vocabulary) for name in ("eos", "eot", "eom"))
+    control = vocabulary.of_kind(*_CONTROL)
+    turns = (index for piece, index in control.items() if piece in _TURN_ENDS)
+    return frozenset(index for index in (*named, *turns) if index is not None)
 
 
 def _token_id(fields: Fields, name: str, vocabulary: Vocabulary) -> int | None:

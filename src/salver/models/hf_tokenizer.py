@@ -22,6 +22,7 @@ from salver.models.bpe import (
     split_merges,
     text_merges,
 )
+from salver.models.detokenizer import Detokenizer
 from salver.models.fields import Fields
 from salver.models.files import read_json
 from salver.models.hf_pipeline import (
@@ -37,6 +38,8 @@ from salver.models.vocabulary import MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS, ma
 
 MAX_TOKENIZER_BYTES: Final = 64 << 20
 MAX_SETTINGS_BYTES: Final = 4 << 20
+
+_BYTES: Final = {byte_piece(byte): byte for byte in range(256)}
 
 NFC_SHRINKAGE: Final = 4  # composing makes UTF-8 shorter by less: 7 bytes of U+0390 become 2
 
@@ -75,15 +78,40 @@ def tokenizer_from_directory(directory: Path, vocab_size: int) -> Tokenizer:
         MalformedModel: a file is damaged or contradicts itself.
         UnsupportedModel: the tokenizer has a part that is not known here, or needs its own code.
     """
+    document, vocabulary, special = _read(directory, vocab_size)
+    if _is_byte_level(document):
+        return _byte_level(document, vocabulary, special)
+    return _sentencepiece(document, vocabulary, special)
+
+
+def detokenizer_from_directory(directory: Path, vocab_size: int) -> Detokenizer:
+    """Build of that tokenizer what tells ids apart, for those who meet no text.
+
+    Raises:
+        MalformedModel: a file is damaged or contradicts itself.
+        UnsupportedModel: the tokenizer has a part that is not known here, or needs its own code.
+    """
+    document, vocabulary, special = _read(directory, vocab_size)
+    byte_level = _is_byte_level(document)
+    return Detokenizer(
+        vocabulary.spelled(byte_level_bytes if byte_level else _sentencepiece_bytes),
+        frozenset(special.control.values()),
+        special.eos_token_ids,
+        space_prefix=not byte_level and adds_space(document),
+    )
+
+
+def _read(directory: Path, vocab_size: int) -> tuple[Fields, _Vocabulary, SpecialTokens]:
     settings = read_settings(directory, "tokenizer_config.json")
     if "auto_map" in settings:
         raise settings.unsupported("auto_map", "which asks to run code that came with the model")
     document = _read_document(directory)
     vocabulary = _read_vocabulary(document, vocab_size)
-    special = _special_tokens(directory, settings, document, vocabulary)
-    if has_stage(document, "pre_tokenizer", "ByteLevel"):
-        return _byte_level(document, vocabulary, special)
-    return _sentencepiece(document, vocabulary, special)
+    return document, vocabulary, _special_tokens(directory, settings, document, vocabulary)
+
+
+def _is_byte_level(document: Fields) -> bool:
+    return has_stage(document, "pre_tokenizer", "ByteLevel")
 
 
 def read_settings(directory: Path, name: str) -> Fields:
@@ -182,8 +210,7 @@ def _byte_level(document: Fields, vocabulary: _Vocabulary, special: SpecialToken
 
 def _sentencepiece(document: Fields, vocabulary: _Vocabulary, special: SpecialTokens) -> Tokenizer:
     model = document.section("model")
-    byte_ids = {byte_piece(byte): byte for byte in range(256)}
-    needed = {SPACE, *byte_ids}
+    needed = {SPACE, *_BYTES}
     if not model.flag("byte_fallback", False) or not needed <= vocabulary.ids.keys():
         raise model.unsupported(
             "byte_fallback", "but text outside the vocabulary needs byte tokens"
@@ -193,16 +220,14 @@ def _sentencepiece(document: Fields, vocabulary: _Vocabulary, special: SpecialTo
     inner = _model(document, vocabulary, starts_prompt=False) if only_first else first
     return Tokenizer(
         PlainText(first, inner, space_prefix=adds_space(document)),
-        vocabulary.spelled(
-            lambda piece: (
-                bytes([byte_ids[piece]])
-                if piece in byte_ids
-                else piece.replace(SPACE, " ").encode()
-            )
-        ),
+        vocabulary.spelled(_sentencepiece_bytes),
         special,
         max(len(piece.encode()) for piece in vocabulary.ids),  # a user may type U+2581 itself
     )
+
+
+def _sentencepiece_bytes(piece: str) -> bytes:
+    return bytes([_BYTES[piece]]) if piece in _BYTES else piece.replace(SPACE, " ").encode()
 
 
 def _model(

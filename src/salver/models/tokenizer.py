@@ -16,7 +16,7 @@ from tokenizers import AddedToken
 from tokenizers.models import WordLevel
 
 from salver.errors import InvalidValue
-from salver.models.detokenizer import TokenDecoder, bytes_of
+from salver.models.detokenizer import Detokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class PlainText:
     unspellable: frozenset[int] = frozenset()
 
 
-class Tokenizer:
-    """One model's tokenizer. Immutable, so threads may share it.
+class Tokenizer(Detokenizer):
+    """One model's tokenizer: text to ids as well. Immutable, so threads may share it.
 
     Args:
         plain: encodes plain text.
@@ -66,27 +66,21 @@ class Tokenizer:
         special: SpecialTokens,
         max_token_bytes: int,
     ) -> None:
+        super().__init__(
+            token_bytes,
+            frozenset(special.control.values()),
+            special.eos_token_ids,
+            space_prefix=plain.space_prefix,
+        )
         self._plain = plain
-        self._token_bytes = token_bytes
         self._special = special
-        self._control_ids = frozenset(special.control.values())
         self._splitter = _ControlSplitter(special.control)
         self._spellable = bytes(byte for byte in range(256) if byte not in plain.unspellable)
         self.max_token_bytes = max_token_bytes
 
     @property
-    def vocab_size(self) -> int:
-        """One more than the largest id."""
-        return len(self._token_bytes)
-
-    @property
     def bos_token_id(self) -> int | None:
         return self._special.bos_token_id
-
-    @property
-    def eos_token_ids(self) -> frozenset[int]:
-        """Every id that ends a generation: of the text, a turn or a message."""
-        return self._special.eos_token_ids
 
     @property
     def control_tokens(self) -> Mapping[str, int]:
@@ -127,41 +121,6 @@ class Tokenizer:
         if add_special_tokens:
             ids.extend(self._special.suffix)
         return ids
-
-    def decode(
-        self, ids: Sequence[int], *, skip_special_tokens: bool = True, starts_text: bool = False
-    ) -> str:
-        """Decode ids at once; see `decoder` for the options.
-
-        Raises:
-            InvalidValue: an id is outside the vocabulary.
-        """
-        decoder = self.decoder(skip_special_tokens=skip_special_tokens, starts_text=starts_text)
-        return "".join(map(decoder.push, ids)) + decoder.flush()
-
-    def decoder(
-        self, *, skip_special_tokens: bool = True, starts_text: bool = False
-    ) -> TokenDecoder:
-        """A fresh incremental decoder.
-
-        Args:
-            skip_special_tokens: leave control tokens out of the text.
-            starts_text: the ids begin a text rather than continue a prompt, so the space that
-                some tokenizers put before a text is taken away again.
-        """
-        return TokenDecoder(
-            self._token_bytes,
-            self._control_ids if skip_special_tokens else frozenset(),
-            drop_space=starts_text and self._plain.space_prefix,
-        )
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one token adds to a text; a control token's are its spelling.
-
-        Raises:
-            InvalidValue: the id is outside the vocabulary.
-        """
-        return bytes_of(self._token_bytes, token_id)
 
     def control_spans(self, text: str) -> list[tuple[int, int]]:
         """Where control tokens are spelled in a text: rising, disjoint intervals [start, end).

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from salver.errors import MalformedModel
 from salver.models.checkpoint import Checkpoint
+from salver.models.detokenizer import Detokenizer
 from salver.models.gguf_checkpoint import GgufCheckpoint
-from salver.models.gguf_tokenizer import tokenizer_from_gguf
-from salver.models.hf_tokenizer import tokenizer_from_directory
+from salver.models.gguf_tokenizer import detokenizer_from_gguf, tokenizer_from_gguf
+from salver.models.hf_tokenizer import detokenizer_from_directory, tokenizer_from_directory
 from salver.models.tokenizer import Tokenizer
 
 
@@ -20,8 +21,31 @@ def open_tokenizer(checkpoint: Checkpoint, path: Path) -> Tokenizer:
     if isinstance(checkpoint, GgufCheckpoint):
         tokenizer = tokenizer_from_gguf(checkpoint.metadata, path.name)
     else:
-        directory = path if path.is_dir() else path.parent
-        tokenizer = tokenizer_from_directory(directory, checkpoint.config.vocab_size)
+        tokenizer = tokenizer_from_directory(_directory(path), checkpoint.config.vocab_size)
+    _check_size(tokenizer, checkpoint, path)
+    return tokenizer
+
+
+def open_detokenizer(checkpoint: Checkpoint, path: Path) -> Detokenizer:
+    """Read of that tokenizer what tells ids apart, for those who meet no text.
+
+    Raises:
+        MalformedModel: it is damaged, hostile, or does not go with the weights.
+        UnsupportedModel: its kind is not known here.
+    """
+    if isinstance(checkpoint, GgufCheckpoint):
+        detokenizer = detokenizer_from_gguf(checkpoint.metadata, path.name)
+    else:
+        detokenizer = detokenizer_from_directory(_directory(path), checkpoint.config.vocab_size)
+    _check_size(detokenizer, checkpoint, path)
+    return detokenizer
+
+
+def _directory(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _check_size(tokenizer: Detokenizer, checkpoint: Checkpoint, path: Path) -> None:
     if tokenizer.vocab_size != checkpoint.config.vocab_size:
         raise MalformedModel(
             f"{path.name}: the tokenizer has {tokenizer.vocab_size} tokens, the model embeds"
@@ -31,4 +55,3 @@ def open_tokenizer(checkpoint: Checkpoint, path: Path) -> Tokenizer:
             limit=checkpoint.config.vocab_size,
             fix="the file is damaged or badly converted: fetch it again and check its digest",
         )
-    return tokenizer

@@ -6,7 +6,7 @@ from salver.clock import MonotonicClock
 from salver.engine import EngineCore, MemoryPlan, plan_memory
 from salver.engine.calibration import calibrate
 from salver.engine.runners.choice import open_runner
-from salver.models import Checkpoint, open_checkpoint, open_tokenizer
+from salver.models import Checkpoint, open_checkpoint, open_detokenizer
 from salver.registry import ArtifactStore, Digest
 from salver.worker.confinement import give_back_freed_memory
 from salver.worker.frames import ModelFacts
@@ -31,7 +31,7 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
     checkpoint = open_checkpoint(path)
     plan = plan_of(spec, checkpoint)
     clock = MonotonicClock()
-    tokenizer = open_tokenizer(checkpoint, path)
+    detokenizer = open_detokenizer(checkpoint, path)  # text is the gateway's
     runner = open_runner(
         spec.runner,
         checkpoint,
@@ -54,8 +54,8 @@ def open_model_engine(spec: WorkerSpec) -> tuple[EngineCore, ModelFacts]:
         clock,
         spec.limits(),
         spec.admission(),
-        tokenizer.eos_token_ids,
-        lambda skip: tokenizer.decoder(skip_special_tokens=skip),
+        detokenizer.eos_token_ids,
+        lambda skip: detokenizer.decoder(skip_special_tokens=skip),
         latency,
         shares=spec.shares,
     )
