@@ -18,7 +18,12 @@ import msgspec
 from salver.clock import MonotonicClock
 from salver.engine.core import EngineCore
 from salver.errors import SalverError
-from salver.worker.confinement import die_with, limit_threads, volunteer_for_the_oom_killer
+from salver.worker.confinement import (
+    die_with,
+    limit_threads,
+    share_one_arena,
+    volunteer_for_the_oom_killer,
+)
 from salver.worker.frames import ModelFacts
 from salver.worker.serve import hang_up, serve
 from salver.worker.spec import OpenEngine, WorkerSpec
@@ -27,6 +32,7 @@ from salver.worker.spec import OpenEngine, WorkerSpec
 def main(socket_fd: int, parent_pid: int) -> int:
     die_with(parent_pid)
     volunteer_for_the_oom_killer()
+    share_one_arena()
     spec = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec)
     connection = socket.socket(fileno=socket_fd)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+M_ARENA_MAX = -8  # mallopt(3)
 OOM_SCORE_ADJ = 500  # proc(5): -1000 is never, 1000 is first
 
 
@@ -41,6 +42,18 @@ def limit_threads(threads: int) -> None:
     """Cap every BLAS and OpenMP pool loaded so far. Call after importing numpy, in the thread that
     computes: OpenMP counts per thread."""
     threadpool_limits(limits=threads)
+
+
+def share_one_arena() -> None:
+    """Have all threads allocate from the main arena. Call before there are others.
+
+    A thread's own arena keeps the top of what was freed in it, which malloc_trim(3) does not reach: 90
+    MB after the first start of a model of 1.5 billion parameters. Few of our threads allocate at once.
+    Does nothing where the C library has no mallopt(3).
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(M_ARENA_MAX, 1)
 
 
 def give_back_freed_memory() -> None:
