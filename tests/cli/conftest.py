@@ -22,6 +22,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SALVER_HOME", str(path))
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("SALVER_STATE", raising=False)
+    monkeypatch.delenv("SALVER_ISA", raising=False)
     return path
 
 

@@ -75,6 +75,7 @@ def examine(file: Path) -> Report:
     Raises:
         IntegrityError: the artifact in the store is damaged, or no model.
         UnsupportedModel: the model needs what this build does not compute.
+        ContractError: the environment forces a path of the core that is not here.
     """
     from salver.contract import declared_only, load_deployment, unavailable
     from salver.engine.runners.choice import native_is_built
@@ -83,12 +84,15 @@ def examine(file: Path) -> Report:
         deployment = load_deployment(file)
     except ContractError as error:
         return Report(file, faults=error.faults)
+    isa = forced_isa()
     if faults := unavailable(deployment, native_core=native_is_built()):
         return Report(file, deployment, faults, declared_only(deployment))
-    return Report(file, deployment, (), declared_only(deployment), *_held(deployment))
+    return Report(file, deployment, (), declared_only(deployment), *_held(deployment, isa))
 
 
-def _held(deployment: "Deployment") -> "tuple[Artifact | None, Fit, Outlook | None]":
+def _held(
+    deployment: "Deployment", isa: str | None
+) -> "tuple[Artifact | None, Fit, Outlook | None]":
     """The release held against the machine, and the objectives against what it measured; nothing is
     measured here of a release that other servers compute."""
     from salver.cli.fit import artifact_in_store, prove_fit
@@ -102,7 +106,7 @@ def _held(deployment: "Deployment") -> "tuple[Artifact | None, Fit, Outlook | No
     fit = prove_fit(release, artifact.checkpoint if artifact else None, machine)
     if release.runtime.engine is Engine.UPSTREAM:
         return artifact, fit, None
-    latency = LastStart(store_root(), release, machine, forced_isa()).latency()
+    latency = LastStart(store_root(), release, machine, isa).latency()
     return artifact, fit, foretell(deployment.slo, release.envelope, fit.plan, latency)
 
 

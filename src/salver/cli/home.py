@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from salver.contract.faults import Fault
 from salver.errors import ContractError
 
 
@@ -50,5 +51,23 @@ def bearer_in(variable: str) -> str:
 
 
 def forced_isa() -> str | None:
-    """`$SALVER_ISA`: a slower path of the native core, such as `avx2`, to be taken anyway."""
-    return os.environ.get("SALVER_ISA") or None
+    """`$SALVER_ISA`: a slower path of the native core, such as `avx2`, to be taken anyway.
+
+    Without the native core there are no paths, and nothing to hold it against.
+
+    Raises:
+        ContractError: this build has no such path on this machine.
+    """
+    asked = os.environ.get("SALVER_ISA")
+    if not asked:
+        return None
+    from salver.engine.runners import choice  # only where it is set: it takes NumPy
+
+    paths = choice.native_paths()
+    if not paths or asked in paths:
+        return asked
+    fix = f"set it to one of {', '.join(paths)}, or unset it for the fastest of them, {paths[-1]}"
+    raise ContractError(
+        f"SALVER_ISA asks for a path of the native core that is not here: {asked}",
+        (Fault("SALVER_ISA", asked, "machine.isa", fix),),
+    )

@@ -64,11 +64,10 @@ def serve(
     development = target.suffix not in {".yaml", ".yml"}
     _require_loopback(host, None if development else target)
     _log_to_stderr()
+    isa = forced_isa()
     deployment, artifact = _assumed(target, as_json=as_json) if development else _checked(target)
     mode: Mode = "development" if development else "production"
-    service = Service(
-        deployment, artifact, mode, store_root(), state_url(), decisions_path(), forced_isa()
-    )
+    service = Service(deployment, artifact, mode, store_root(), state_url(), decisions_path(), isa)
     listener = listen(host, port)
     url = _url(listener)
 

@@ -224,6 +224,11 @@ _ALL = (
         "The machine has as many cores as the envelope has threads.",
         "More threads than cores wait for one another and make every step slower.",
     ),
+    Rule(
+        "machine.isa",
+        "The machine and this build have the path of the native core that SALVER_ISA forces.",
+        "Another path in its place would be measured, or trusted, as the one that was asked for.",
+    ),
 )
 
 RULES = {rule.name: rule for rule in _ALL}

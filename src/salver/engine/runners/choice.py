@@ -68,6 +68,15 @@ def native_is_built() -> bool:
     return find_spec("salver._native") is not None
 
 
+def native_paths() -> tuple[str, ...]:
+    """The native core's paths on this machine, slowest first; none where it is not built."""
+    if not native_is_built():
+        return ()
+    from salver._native import available_isas
+
+    return tuple(available_isas())
+
+
 def runner_needs(
     kind: RunnerKind,
     config: ModelConfig,
