@@ -2,66 +2,26 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <numeric>
 #include <stdexcept>
 
+#include "arguments.h"
 #include "draw_arrays.h"
 #include "group_layout.h"
-#include "grouped_array.h"
 #include "isa.h"
-#include "model.h"
-#include "probe.h"
 #include "roofline.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace salver {
+
+void bind_probes(nb::module_& m);  // probe_bindings.cpp
+
 namespace {
-
-using Matrix = std::variant<Floats, GroupedArray>;
-
-Precision precision_named(const std::string& name) {
-  if (name == "w8a16") return Precision::w8a16;
-  if (name == "w8a8") return Precision::w8a8;
-  if (name == "bf16") return Precision::bf16;
-  if (name == "q4") return Precision::q4;
-  throw std::invalid_argument("precision is w8a16, w8a8, bf16 or q4");
-}
-
-KvFormat kv_format_named(const std::string& name) {
-  if (name == "bf16") return KvFormat::bf16;
-  if (name == "int8") return KvFormat::int8;
-  if (name == "f32") return KvFormat::f32;
-  throw std::invalid_argument("kv_cache is bf16, int8 or f32");
-}
-
-const float* matrix(const Floats& values, std::size_t n, std::size_t k, const char* rule) {
-  require(values.ndim() == 2 && values.shape(0) == n && values.shape(1) == k, rule);
-  return values.data();
-}
-
-Tensor matrix(const Matrix& from, std::size_t n, std::size_t k, const char* rule) {
-  if (const auto* values = std::get_if<Floats>(&from)) return {matrix(*values, n, k, rule), {}};
-  const auto& groups = std::get<GroupedArray>(from);
-  require(groups.rows() == n && groups.columns() == k, rule);
-  return {nullptr, groups.tensor()};
-}
-
-const float* vector(const Floats& values, std::size_t n, const char* rule) {
-  require(values.ndim() == 1 && values.shape(0) == n, rule);
-  return values.data();
-}
-
-const float* optional_vector(const std::optional<Floats>& values, std::size_t n, const char* rule) {
-  return values ? vector(*values, n, rule) : nullptr;
-}
 
 // A model, and whether the step that its hidden states belong to was run.
 class NativeModel {
@@ -222,74 +182,6 @@ class NativeModel {
   bool has_head_ = false;
 };
 
-using Array = nb::ndarray<nb::numpy, float>;
-
-// Hands a vector to NumPy, which keeps it alive.
-Array as_array(std::vector<float> values, std::initializer_list<std::size_t> shape) {
-  auto* kept = new std::vector<float>(std::move(values));
-  const nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
-  return Array(kept->data(), shape, owner);
-}
-
-Encoding encoding_named(const std::string& precision) {
-  if (precision == "two_bf16") return Encoding::two_bf16;
-  const Precision named = precision_named(precision);
-  if (named == Precision::bf16) return Encoding::bf16;
-  if (named == Precision::q4) return Encoding::groups;
-  return named == Precision::w8a16 ? Encoding::two_bytes : Encoding::one_byte;
-}
-
-Array product(const std::string& isa, const std::string& precision, const Floats& x, const Matrix& weights,
-              const std::optional<Floats>& bias) {
-  require(x.ndim() == 2 && x.shape(0) > 0 && x.shape(1) > 0, "x is [m, k], weights [n, k]");
-  const Encoding encoding = encoding_named(precision);
-  const auto* groups = std::get_if<GroupedArray>(&weights);
-  require((encoding == Encoding::groups) == (groups != nullptr), "groups go with q4, and q4 with groups");
-  const std::size_t m = x.shape(0), k = x.shape(1), n = groups ? groups->rows() : std::get<Floats>(weights).shape(0);
-  const Tensor rows = matrix(weights, n, k, "weights are [n, k]");
-  const float* added = optional_vector(bias, n, "bias is [n]");
-  return as_array(probe_product(kernels_for(isa), encoding, x.data(), int(m), rows, int(n), int(k), added), {m, n});
-}
-
-Array norm(const std::string& isa, const Floats& x, const Floats& weight, float epsilon) {
-  const std::size_t size = weight.size();
-  const float* row = vector(x, size, "x and weight are as long");
-  return as_array(probe_norm(kernels_for(isa), row, weight.data(), int(size), epsilon), {size});
-}
-
-Array attention(const std::string& isa, const Floats& queries, const Floats& keys, const Floats& values, int window,
-                const std::string& kv_cache, bool in_parts) {
-  require(queries.ndim() == 3 && keys.ndim() == 3 && values.ndim() == 3, "arrays are [tokens, heads, head_dim]");
-  const std::size_t tokens = queries.shape(0), heads = queries.shape(1), dim = queries.shape(2);
-  const std::size_t context = keys.shape(0), kv_heads = keys.shape(1);
-  require(keys.shape(2) == dim && values.shape(0) == context && values.shape(1) == kv_heads && values.shape(2) == dim,
-          "keys and values are [context, kv_heads, head_dim]");
-  require(tokens > 0 && context >= tokens && kv_heads > 0 && heads % kv_heads == 0 && window > 0 && dim > 0 &&
-              dim % 2 == 0 && dim <= std::size_t(kMaxHeadDim),
-          "tokens are the context's last, kv_heads divides heads, head_dim is even and at most 256");
-  const AttentionProbe probe = {queries.data(), keys.data(), values.data(), int(tokens), int(context),
-                                int(heads),     int(kv_heads), int(dim),    window, kv_format_named(kv_cache), in_parts};
-  return as_array(probe_attention(kernels_for(isa), probe), {tokens, heads, dim});
-}
-
-int best(const std::string& isa, const Floats& x) {
-  require(x.ndim() == 1, "x is one row");
-  return kernels_for(isa).best(x.data(), int(x.shape(0)));
-}
-
-void draw(const std::string& isa, const FloatsOut& logits, const DrawArrays& asked) {
-  const std::size_t rows = logits.shape(0), vocab = logits.shape(1);
-  require(rows > 0 && vocab > 0, "logits are [rows, vocab]");
-  const Kernels& kernels = kernels_for(isa);
-  const CheckedDraws draws(asked, rows, static_cast<int>(vocab));
-  Sampler sampler(static_cast<int>(vocab));
-  std::vector<float> row(vocab + 8);
-  for (std::size_t i = 0; i < rows; ++i) {
-    std::copy_n(logits.data() + i * vocab, vocab, row.begin());
-    draws.tokens()[i] = sampler.sample(kernels, row.data(), draws.data()[i]);
-  }
-}
-
 void check_measuring(int threads, double seconds) {
   require(threads > 0 && threads <= 1024, "threads are 1 to 1024");
   require(seconds >= 0 && seconds <= 60, "seconds are 0 to 60");
@@ -347,7 +239,6 @@ NB_MODULE(_native, m) {
       },
       "kv_cache"_a, "head_dim"_a);
   m.def("available_isas", &available_isas, "Names of the kernel paths that run here, slowest first.");
-  m.def("product", &product, "isa"_a, "precision"_a, "x"_a, "weights"_a, "bias"_a.none() = nb::none());
   m.def(
       "group_panel_bytes",
       [](const std::string& kind, int k) {
@@ -356,15 +247,10 @@ NB_MODULE(_native, m) {
         return group_panel_bytes(groups, k / kGroup);
       },
       "kind"_a, "k"_a);
-  m.def("norm", &norm, "isa"_a, "x"_a, "weight"_a, "epsilon"_a);
-  m.def("attention", &attention, "isa"_a, "queries"_a, "keys"_a, "values"_a, "window"_a,
-        "kv_cache"_a = "bf16", "in_parts"_a = false);
   nb::class_<DrawArrays>(m, "DrawArrays")
       .def(nb::init<Doubles, Ints, Doubles, Ints, Ints, IntsOut, DoublesOut, IntsOut, DoublesOut>(), nb::kw_only(),
            "draws"_a, "edit_starts"_a, "edits"_a, "given"_a, "tops"_a, "tokens"_a, "logprobs"_a, "top_tokens"_a,
            "top_logprobs"_a);
-  m.def("draw", &draw, "isa"_a, "logits"_a, "asked"_a);
-  m.def("best", &best, "isa"_a, "x"_a);
   m.def("read_rate", &measured_reading, nb::kw_only(), "threads"_a, "bytes"_a, "seconds"_a);
   m.def("matrix_rate", &measured_products, "isa"_a, "precision"_a, nb::kw_only(), "threads"_a, "seconds"_a);
   nb::class_<GroupedArray>(m, "GroupedArray")
@@ -397,6 +283,7 @@ NB_MODULE(_native, m) {
       .def("logits", &NativeModel::logits, "rows"_a, "out"_a)
       .def("hidden", &NativeModel::hidden, "out"_a)
       .def("fill_pool", &NativeModel::fill_pool, "byte"_a);
+  bind_probes(m);
 }
 
 }  // namespace salver

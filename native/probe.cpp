@@ -13,28 +13,30 @@ std::size_t round_up(std::size_t size, std::size_t unit) { return (size + unit -
 
 }  // namespace
 
-std::vector<float> probe_product(const Kernels& kernels, Encoding encoding, const float* x, int m,
-                                 const Tensor& weights, int n, int k, const float* bias) {
+std::vector<float> probe_product(const Kernels& kernels, const ProductProbe& probe) {
   const Entered entered(kernels);
-  const Weights packed(weights, n, k, bias, !is_bf16(encoding));
+  const int m = probe.m, n = probe.n, k = probe.k;
+  const Encoding encoding = probe.encoding;
+  const Weights packed(probe.weights, n, k, probe.bias, !is_bf16(encoding));
   const int per_token = rows_per_token(encoding);
   const std::size_t width = round_up(k, kPanel), stride = round_up(width * bytes_per_value(encoding), 64);
-  const std::size_t groups = width / kGroup;
+  const std::size_t groups = width / kGroup, out_stride = std::size_t(packed.panels()) * kPanel;
   std::vector<RowGroup> row_groups(m * groups);
   const Buffer rows((round_up(m, kTileRows) + kTileRows) * per_token * stride);
-  std::vector<float> scales(m), padded(width), wide(std::size_t(m) * packed.panels() * kPanel);
+  std::vector<float> scales(m), padded(width), wide(m * out_stride);
   for (int i = 0; i < m; ++i) {
-    std::copy_n(x + std::size_t(i) * k, k, padded.begin());
+    std::copy_n(probe.x + std::size_t(i) * k, k, padded.begin());
     scales[i] = kernels.encode(padded.data(), k, encoding, rows.as<std::uint8_t>() + row_offset(i * per_token, stride),
                                row_groups.data() + i * groups);
+    if (probe.onto) std::copy_n(probe.onto + std::size_t(i) * n, n, wide.begin() + i * out_stride);
   }
   const EncodedRows encoded = {rows.as<std::uint8_t>(), stride, scales.data(), m, encoding, row_groups.data(), groups};
-  const Destination to = {wide.data(), std::size_t(packed.panels()) * kPanel, Epilogue::store};
-  kernels.product(packed.view(), encoded, to, 0, packed.panels());
+  kernels.product(packed.view(), encoded, {wide.data(), out_stride, probe.epilogue}, 0, packed.panels());
+  const int columns = probe.epilogue == Epilogue::swiglu ? n / 2 : n;
   std::vector<float> out;
   for (int i = 0; i < m; ++i) {
-    const float* row = wide.data() + i * to.stride;
-    out.insert(out.end(), row, row + n);
+    const float* row = wide.data() + i * out_stride;
+    out.insert(out.end(), row, row + columns);
   }
   return out;
 }
@@ -48,6 +50,33 @@ std::vector<float> probe_norm(const Kernels& kernels, const float* x, const floa
   kernels.norm(row.data(), scale.data(), epsilon, size, out.data());
   out.resize(size);
   return out;
+}
+
+WrittenHeads probe_heads(const Kernels& kernels, const HeadsProbe& probe) {
+  const Entered entered(kernels);
+  const int padded = padded_head_dim(probe.format, probe.head_dim);
+  std::vector<float> row(probe.projections, probe.projections + (probe.heads + 2 * probe.kv_heads) * probe.head_dim);
+  const Buffer queries(probe.heads * query_bytes(probe.format, padded));
+  const Buffer block(probe.kv_heads * kv_head_bytes(probe.format, padded));
+  std::fill_n(block.as<std::uint8_t>(), block.bytes(), 0xff);
+  kernels.heads({probe.format, row.data(), probe.q_norm, probe.k_norm, probe.cosines, probe.sines, probe.heads,
+                 probe.kv_heads, probe.head_dim, padded, probe.epsilon, queries.as<std::uint8_t>(),
+                 block.as<std::uint8_t>(), probe.slot, probe.clear_from});
+  const auto bytes = [](const Buffer& of) {
+    return std::vector<std::uint8_t>(of.as<std::uint8_t>(), of.as<std::uint8_t>() + of.bytes());
+  };
+  return {bytes(queries), bytes(block)};
+}
+
+std::vector<double> probe_weigh(const Kernels& kernels, const float* logits, int size, double maximum,
+                                double temperature) {
+  const Entered entered(kernels);
+  std::vector<float> row(round_up(size, 8));
+  std::vector<double> weights(row.size());
+  std::copy_n(logits, size, row.begin());
+  kernels.weigh(row.data(), size, maximum, temperature, weights.data());
+  weights.resize(size);
+  return weights;
 }
 
 namespace {

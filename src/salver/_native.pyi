@@ -20,12 +20,40 @@ def product(
     x: NDArray[np.float32],
     weights: NDArray[np.float32] | GroupedArray,
     bias: NDArray[np.float32] | None = None,
+    epilogue: str = "store",
+    onto: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """One kernel by itself, for tests: `x` [m, k] times `weights` [n, k] transposed, plus bias."""
+    """One kernel by itself, for tests: `x` [m, k] times `weights` [n, k] transposed, plus bias.
+
+    The epilogue is `store`, `add` to `onto` [m, n], or `swiglu` of rows of weights that are 16 gates,
+    their 16 ups, and so on: [m, n / 2].
+    """
 
 def norm(
     isa: str, x: NDArray[np.float32], weight: NDArray[np.float32], epsilon: float
 ) -> NDArray[np.float32]: ...
+def heads(
+    isa: str,
+    kv_cache: str,
+    projections: NDArray[np.float32],
+    *,
+    kv_heads: int,
+    cosines: NDArray[np.float32],
+    sines: NDArray[np.float32],
+    q_norm: NDArray[np.float32] | None = None,
+    k_norm: NDArray[np.float32] | None = None,
+    epsilon: float = 0.0,
+    slot: int = 0,
+    clear_from: int = 32,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """One token's projections [heads + 2 * kv_heads, head_dim], written as `native/kv_block.h` says:
+    queries [heads, bytes], and the block [kv_heads, bytes], of bytes 0xff before."""
+
+def weigh(
+    isa: str, logits: NDArray[np.float32], maximum: float, temperature: float
+) -> NDArray[np.float64]:
+    """exp((logits - maximum) / temperature)."""
+
 def attention(
     isa: str,
     queries: NDArray[np.float32],

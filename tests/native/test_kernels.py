@@ -139,15 +139,6 @@ def test_rows_and_channels_of_zeros_give_the_bias(isa: str, precision: str) -> N
     np.testing.assert_array_equal(found[:, 2], [bias[2]] * 3)
 
 
-@given(size=st.integers(1, 300), scale=st.sampled_from([1e-3, 1.0, 1e3]), seed=SEEDS)
-@settings(max_examples=40)
-def test_norm(isa: str, size: int, scale: float, seed: int) -> None:
-    x, weight = draw(seed, size) * np.float32(scale), draw(seed + 1, size)
-    wide = x.astype(np.float64)
-    expected = wide / np.sqrt(np.square(wide).mean() + 1e-5) * weight
-    np.testing.assert_allclose(native.norm(isa, x, weight, 1e-5), expected, rtol=2e-6, atol=1e-7)
-
-
 @given(
     tokens=st.integers(1, 40),
     past=st.sampled_from([0, 1, 5, 31, 32, 97, 128, 300]),
