@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from salver.cli.fit import Artifact, default_kind, plan_envelope
+from salver.cli.fit import TO_GET_THE_CORE, Artifact, default_kind, plan_envelope
 from salver.cli.machine import Machine, this_machine
 from salver.contract import Envelope
 from salver.engine.runners.choice import RunnerKind
@@ -22,7 +22,7 @@ MIB = 2**20
 
 _TEMPLATE = """\
 # Assumed for {path}: development mode, loopback only. Complete it before production.
-apiVersion: salver/v1
+{without_core}apiVersion: salver/v1
 kind: Deployment
 name: {name}
 owner: nobody, this is development mode
@@ -37,6 +37,9 @@ release:
     max_output_tokens: {output}
     max_running: {running}
     max_batch_tokens: 512
+"""
+_WITHOUT_CORE = f"""\
+# This installation has no native core, so NumPy computes, which is slow: {TO_GET_THE_CORE}.
 """
 
 
@@ -55,13 +58,15 @@ def assume_contract(model: Path, store: ArtifactStore) -> tuple[str, Artifact]:
     checkpoint = open_checkpoint(pulled.path)  # pulling ends with a verified opening
     machine = this_machine()
     context = min(MAX_CONTEXT_TOKENS, checkpoint.config.max_positions)
+    kind = default_kind()
     text = _TEMPLATE.format(
         path=json.dumps(str(model)),
+        without_core="" if kind.is_native else _WITHOUT_CORE,
         name=_name(model),
         artifact=json.dumps(str(reference)),  # JSON strings are YAML strings
         digest=pulled.digest,
-        **_runtime(default_kind()),
-        memory=_memory(checkpoint, machine, context) // MIB,
+        **_runtime(kind),
+        memory=_memory(kind, checkpoint, machine, context) // MIB,
         threads=machine.cores,
         context=context,
         output=context // 2,
@@ -75,7 +80,7 @@ def _runtime(kind: RunnerKind) -> dict[str, str]:
     return {"engine": engine, "quantization": quantization, "kv_cache": kv_cache}
 
 
-def _memory(checkpoint: Checkpoint, machine: Machine, context: int) -> int:
+def _memory(kind: RunnerKind, checkpoint: Checkpoint, machine: Machine, context: int) -> int:
     """What `MAX_RUNNING` full contexts would use, but no more than a share of what is free."""
     share = int(machine.memory_available * SHARE_OF_FREE_MEMORY)
     envelope = Envelope.model_construct(
@@ -86,7 +91,7 @@ def _memory(checkpoint: Checkpoint, machine: Machine, context: int) -> int:
         max_running=MAX_RUNNING,
         max_batch_tokens=512,
     )
-    return min(share, plan_envelope(default_kind(), envelope, checkpoint).total_bytes + MIB)
+    return min(share, plan_envelope(kind, envelope, checkpoint).total_bytes + MIB)
 
 
 def _name(model: Path) -> str:

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from salver.models import Checkpoint
 
 _CONTRACT_SUFFIXES = (".yaml", ".yml")
-NO_CORE = (
-    "not in this installation, and without it nothing is measured: install a C++20 compiler "
-    "(such as g++), then run `make setup` again after `make clean`"
-)
+NO_CORE = "not in this installation, and without it nothing is measured"
 NO_ROOFLINE = (
     "a roofline is measured by the native core: only a contract with `engine: native` has one"
 )
@@ -148,7 +145,9 @@ def _machine_rows(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
         ("available", console.size(machine.memory_available)),
     ]
     if diagnosis.rates is None:
-        return [*rows, ("native core", NO_CORE)]
+        from salver.cli.fit import TO_GET_THE_CORE
+
+        return [*rows, ("native core", f"{NO_CORE}: {TO_GET_THE_CORE}")]
     from salver.cli.roofline import rates_rows
 
     return rows + rates_rows(diagnosis.rates)

@@ -19,6 +19,10 @@ from salver.registry import ArtifactStore, Digest
 if TYPE_CHECKING:
     from salver.models import Model
 
+TO_GET_THE_CORE = (
+    "install a C++20 compiler (such as g++), then run `make setup` again after `make clean`"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
