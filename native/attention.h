@@ -10,7 +10,7 @@
 //
 // The file that includes this has defined, for its instruction set,
 //   block_scores, mix_group              as attention_bf16.h says
-//   int8_block_scores, int8_mix_group    as attention_int8.h says
+//   int8_group_scores, int8_mix_group    as attention_int8.h says
 #pragma once
 
 #include "attention_bf16.h"
