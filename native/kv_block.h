@@ -14,6 +14,8 @@
 //
 // f32: a bf16 block of the rounded keys and values, then one of what rounding left out of them; a query
 // is two such rows.
+//
+// A value that is not finite has scale NaN in int8; in bf16 and f32 it is zeros, and its key is NaN.
 #pragma once
 
 #include "kernels.h"
@@ -24,6 +26,8 @@ namespace salver {
 namespace {
 
 constexpr float kQueryLimit = 127 * 256 + 127;  // the largest integer of two digits in [-128, 127]
+
+constexpr float kLargestBf16 = 3.38e38F;        // and a little less: what is above may round to infinity
 
 // What follows a query's digits.
 struct QueryScale {
@@ -166,6 +170,17 @@ SALVER_INLINE void put_query(const HeadsTask& task, const float* query, int head
   round_row(Rest(query, task.head_dim).values, task.head_dim, rounded + task.padded_dim);
 }
 
+// A weight of zero times NaN is NaN: in bf16 a value that is not finite would reach rows that do not see
+// it. It becomes zeros, and its key NaN, which reaches all who see it and nobody else. int8 has a scale
+// to say so.
+SALVER_INLINE void leave_to_key(float* key, float* value, int size) {
+  if (largest_magnitude(Row(value, size).values, size) <= kLargestBf16) return;
+  for (int i = 0; i < size; ++i) {
+    key[i] = __builtin_nanf("");
+    value[i] = 0;
+  }
+}
+
 SALVER_INLINE void put_bf16_kv(const HeadsTask& task, const float* key, const float* value, std::uint8_t* block) {
   auto* values = reinterpret_cast<std::uint16_t*>(block) + kBlockTokens * task.padded_dim;
   clear_values(values, task.padded_dim, task.clear_from);
@@ -173,13 +188,14 @@ SALVER_INLINE void put_bf16_kv(const HeadsTask& task, const float* key, const fl
   put_bf16_value(value, task.head_dim, values, task.slot);
 }
 
-SALVER_INLINE void put_kv(const HeadsTask& task, const float* key, const float* value, std::uint8_t* block) {
+SALVER_INLINE void put_kv(const HeadsTask& task, float* key, float* value, std::uint8_t* block) {
   const int dim = task.head_dim, padded = task.padded_dim;
   if (task.format == KvFormat::int8) {
     put_int8_key(key, dim, padded, block, task.slot);
     put_int8_value(value, dim, padded, block, task.slot);
     return;
   }
+  leave_to_key(key, value, dim);
   put_bf16_kv(task, key, value, block);
   if (task.format != KvFormat::f32) return;
   put_bf16_kv(task, Rest(key, dim).values, Rest(value, dim).values, block + kv_head_bytes(KvFormat::bf16, padded));
@@ -195,7 +211,7 @@ void place_heads(const HeadsTask& task) {
     put_query(task, query, head);
   }
   float* key = query;
-  const float* value = query + task.kv_heads * dim;
+  float* value = query + task.kv_heads * dim;
   const std::size_t head_bytes = kv_head_bytes(task.format, task.padded_dim);
   for (int head = 0; head < task.kv_heads; ++head, key += dim, value += dim) {
     if (task.k_norm) norm_head(key, task.k_norm, task.epsilon, dim);

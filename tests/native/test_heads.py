@@ -224,6 +224,24 @@ def test_only_its_own_slot_is_written(
         assert not written.values()[:, 1:].any()
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_told_by_its_key(
+    isa: str, kv_cache: str, wrong: float
+) -> None:
+    """Zeros for it, since rows that do not see it weigh it with zero; in int8 its scale is NaN."""
+    token = Token.drawn(1, (6, 2), 80, normed=True)
+    clean = token.written(isa, kv_cache, 5)
+    token.projections[-1, 70] = wrong  # of the second KV head
+    found = token.written(isa, kv_cache, 5)
+    if kv_cache == "int8":
+        assert np.isnan(found.values()[1, 5]).all()
+    else:
+        assert not found.values()[1, 5].any()
+        assert np.isnan(found.keys()[1, 5]).all()
+    np.testing.assert_array_equal(found.query_bytes, clean.query_bytes)
+    np.testing.assert_array_equal(found.block_bytes[0], clean.block_bytes[0])
+
+
 def test_what_does_not_fit_is_refused(isa: str, kv_cache: str) -> None:
     halves = {"cosines": np.ones(4, np.float32), "sines": np.zeros(4, np.float32)}
     for shape, rule in [((5, 8), "kv_heads divides"), ((4, 8), "kv_heads"), ((6, 6), r"cosines")]:
