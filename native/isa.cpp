@@ -14,6 +14,9 @@ extern const Kernels kScalarKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 #endif
+#ifdef SALVER_AVXVNNI
+extern const Kernels kAvxVnniKernels;
+#endif
 #ifdef SALVER_AMX
 extern const Kernels kAmxKernels;
 #endif
@@ -30,16 +33,31 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vnni");
 }
 
+// What compilers came to know only after the instructions. Every processor with AVX2 has leaf 7.
+struct Cpuid {
+  unsigned a, b = 0, c, d = 0;
+  explicit Cpuid(unsigned leaf, unsigned subleaf = 0) : a(leaf), c(subleaf) {
+    asm volatile("cpuid" : "+a"(a), "+b"(b), "+c"(c), "+d"(d));
+  }
+};
+
+#endif
+
+#ifdef SALVER_AVXVNNI
+
+// Leaf 1: ECX bit 29 F16C. Leaf 7: EAX is its last subleaf; of subleaf 1, EAX bit 4 AVX-VNNI.
+bool has_avxvnni() {
+  return has_avx2() && (Cpuid(1).c & 1U << 29) && Cpuid(7).a >= 1 && (Cpuid(7, 1).a & 1U << 4);
+}
+
 #endif
 
 #ifdef SALVER_AMX
 
-// CPUID leaf 7: EDX bit 22 AMX-BF16, 24 AMX-TILE, 25 AMX-INT8.
+// Leaf 7: EDX bit 22 AMX-BF16, 24 AMX-TILE, 25 AMX-INT8.
 bool cpu_has_amx() {
-  unsigned a = 7, b = 0, c = 0, d = 0;
-  asm volatile("cpuid" : "+a"(a), "+b"(b), "+c"(c), "+d"(d));
   constexpr unsigned kNeeded = 1U << 22 | 1U << 24 | 1U << 25;
-  return (d & kNeeded) == kNeeded;
+  return (Cpuid(7).d & kNeeded) == kNeeded;
 }
 
 // Linux gives tile registers to a process that asks, before its threads start.
@@ -54,6 +72,11 @@ std::vector<const Kernels*> available() {
   std::vector<const Kernels*> found{&kScalarKernels};
 #ifdef SALVER_X86
   if (has_avx2()) found.push_back(&kAvx2Kernels);
+#endif
+#ifdef SALVER_AVXVNNI
+  if (has_avxvnni()) found.push_back(&kAvxVnniKernels);
+#endif
+#ifdef SALVER_X86
   if (has_avx512()) found.push_back(&kAvx512Kernels);
 #endif
 #ifdef SALVER_AMX

@@ -1,0 +1,148 @@
+// Exact u8 x s8 sums with AVX-VNNI: the instruction of vnni.h on 8 lanes, for machines without AVX-512.
+#pragma once
+
+#include <immintrin.h>
+
+#include "attention_part.h"
+#include "kernels.h"
+#include "vec.h"
+
+namespace salver {
+namespace {
+
+constexpr int kPrefetchAhead = 4096;  // bytes of the weight stream, as in vnni.h
+
+SALVER_INLINE __m256i eight_ints(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+// The same four bytes in every lane.
+SALVER_INLINE __m256i four_bytes(const void* p) {
+  std::int32_t four;
+  __builtin_memcpy(&four, p, 4);
+  return _mm256_set1_epi32(four);
+}
+
+enum class Signed { lines, rows };
+
+// Sums of 32 channels, keys or dimensions for each row. Those of three rows fill 12 of 16 registers, four
+// bytes of each row take three more, and the last is for what they all meet.
+template <int Rows>
+struct Sums32 {
+  __m256i of[Rows][4];
+
+  SALVER_INLINE Sums32() {
+#pragma GCC unroll 3
+    for (int row = 0; row < Rows; ++row) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) of[row][i] = _mm256_setzero_si256();
+    }
+  }
+
+  // Adds the products of two lines, each 16 lanes of four bytes, with four bytes of each row.
+  template <Signed which>
+  SALVER_INLINE void add(const void* left, const void* right, const std::uint8_t* const* rows, std::size_t at) {
+    __m256i bytes[Rows];
+#pragma GCC unroll 3
+    for (int row = 0; row < Rows; ++row) bytes[row] = four_bytes(rows[row] + at);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m256i line = eight_ints(static_cast<const std::uint8_t*>(i < 2 ? left : right) + i % 2 * 32);
+#pragma GCC unroll 3
+      for (int row = 0; row < Rows; ++row) {
+        of[row][i] = which == Signed::lines ? _mm256_dpbusd_avx_epi32(of[row][i], bytes[row], line)
+                                            : _mm256_dpbusd_avx_epi32(of[row][i], line, bytes[row]);
+      }
+    }
+  }
+
+  SALVER_INLINE void store(std::int32_t* to, std::size_t stride) const {
+#pragma GCC unroll 3
+    for (int row = 0; row < Rows; ++row) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + row * stride + i * 8), of[row][i]);
+      }
+    }
+  }
+};
+
+// Calls body.template operator()<Rows>(first) for runs of three rows and fewer; rather two and two than three
+// and one, whose sums would wait for each other.
+template <typename Body>
+SALVER_INLINE void in_threes(int rows, const Body& body) {
+  int row = 0;
+  for (; rows - row >= 3 && rows - row != 4; row += 3) body.template operator()<3>(row);
+  for (; rows - row >= 2; row += 2) body.template operator()<2>(row);
+  if (row < rows) body.template operator()<1>(row);
+}
+
+template <int Rows>
+void avxvnni_rows(const std::uint8_t* const* rows, const std::int8_t* panel, int k_tiles, std::int32_t* sums) {
+  Sums32<Rows> total;
+  for (int kt = 0; kt < k_tiles; ++kt, panel += 2 * kTileBytes) {
+    for (int i = 0; i < 16; ++i) {
+      const std::int8_t *left = panel + i * 64, *right = left + kTileBytes;
+      _mm_prefetch(left + kPrefetchAhead, _MM_HINT_T0);
+      _mm_prefetch(right + kPrefetchAhead, _MM_HINT_T0);
+      total.template add<Signed::lines>(left, right, rows, kt * kTileBytes + i * 4);
+    }
+  }
+  total.store(sums, kPanel);
+}
+
+template <typename Leaving>
+void avxvnni_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel, int k_tiles,
+                  Ahead /*ahead*/, std::int32_t* sums, Held<std::int32_t>& /*held*/, Leaving& /*leaving*/) {
+  in_threes(rows, [&]<int Rows>(int first) {
+    const std::uint8_t* from[Rows];
+    for (int row = 0; row < Rows; ++row) from[row] = a + row_offset(first + row, stride);
+    avxvnni_rows<Rows>(from, panel, k_tiles, sums + first * kPanel);
+  });
+}
+
+template <int Rows>
+void avxvnni_score_rows(const std::uint8_t* digits, int padded, const std::uint8_t* keys, std::int32_t* scores) {
+  const std::uint8_t* from[Rows];
+  for (int row = 0; row < Rows; ++row) from[row] = digits + row * padded;
+  Sums32<Rows> total;
+  for (int i = 0; i < padded; i += 4, keys += 64) {
+    total.template add<Signed::rows>(keys, keys + padded * kLanes, from, i);
+  }
+  total.store(scores, kKeyGroup);
+}
+
+// 32 dimensions from `first_dim` on.
+template <int Rows>
+void avxvnni_mix_rows(const std::uint8_t* weights, const std::int8_t* const* values, int first_dim, int blocks,
+                      int padded, std::int32_t* mixed) {
+  const std::uint8_t* from[Rows];
+  for (int row = 0; row < Rows; ++row) from[row] = weights + row * kWeightStride + 32;
+  Sums32<Rows> total;
+  for (int block = 0; block < blocks; ++block) {
+    const std::int8_t* tile = values[block] + first_dim * kBlockTokens;
+    for (int four = 0; four < kBlockTokens / 4; ++four, tile += 64) {
+      total.template add<Signed::lines>(tile, tile + kLanes * kBlockTokens, from, block * 64 + four * 4);
+    }
+  }
+  total.store(mixed + first_dim, padded);
+}
+
+void avxvnni_int8_group_scores(const std::uint8_t* digits, int padded, const std::uint8_t* const* keys, int blocks,
+                               int rows, std::int32_t* scores) {
+  for (int block = 0; block < blocks; ++block, scores += kBlockTokens) {
+    in_threes(rows, [&]<int Rows>(int row) {
+      avxvnni_score_rows<Rows>(digits + row * padded, padded, keys[block], scores + row * kKeyGroup);
+    });
+  }
+}
+
+void avxvnni_int8_mix_group(const std::uint8_t* weights, const std::int8_t* const* values, int blocks, int padded,
+                            int rows, std::int32_t* mixed) {
+  in_threes(rows, [&]<int Rows>(int row) {
+    for (int dim = 0; dim < padded; dim += 32) {
+      avxvnni_mix_rows<Rows>(weights + row * kWeightStride, values, dim, blocks, padded, mixed + row * padded);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace salver
