@@ -48,22 +48,24 @@ void mix_group(const std::uint16_t* weights, const std::uint16_t* const* values,
 }
 
 // Heads of 64 dimensions need each tile of digits once for all blocks.
-void int8_group_scores(const std::uint8_t* digits, int padded, const std::uint8_t* const* keys, int blocks, int rows,
+void int8_group_scores(const std::uint8_t* digits, int padded, const GroupBlocks& blocks, int rows,
                        std::int32_t* scores) {
-  if (rows <= kFewDigitRows) return vnni_int8_group_scores(digits, padded, keys, blocks, rows, scores);
+  if (rows <= kFewDigitRows) return vnni_int8_group_scores(digits, padded, blocks, rows, scores);
   constexpr int kStride = kKeyGroup * sizeof(std::int32_t);
   settle_memory();
-  for (int block = 0; block < blocks; ++block, scores += kBlockTokens) {
+  for (int block = 0; block < blocks.count; ++block, scores += kBlockTokens) {
+    const std::uint8_t* keys = blocks.at[block];
     const bool load_digits = block == 0 || padded > 64;
+    fetch_run(keys, blocks.way[block], kBlockTokens * padded);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     for (int d = 0; d < padded; d += 64) {
       if (load_digits) _tile_loadd(4, digits + d, padded);
-      _tile_loadd(6, keys[block] + d * 16, 64);
+      _tile_loadd(6, keys + d * 16, 64);
       _tile_dpbsud(0, 4, 6);
-      _tile_loadd(7, keys[block] + (padded + d) * 16, 64);
+      _tile_loadd(7, keys + (padded + d) * 16, 64);
       _tile_dpbsud(1, 4, 7);
       if (rows <= 16) continue;
       if (load_digits) _tile_loadd(5, digits + 16 * padded + d, padded);
@@ -79,9 +81,8 @@ void int8_group_scores(const std::uint8_t* digits, int padded, const std::uint8_
 }
 
 // A tile of values is two half tiles, so weights come twice: beside zeros after, and zeros before.
-void int8_mix_group(const std::uint8_t* weights, const std::int8_t* const* values, int blocks, int padded, int rows,
-                    std::int32_t* mixed) {
-  if (rows <= kFewDigitRows) return vnni_int8_mix_group(weights, values, blocks, padded, rows, mixed);
+void int8_mix_group(const std::uint8_t* weights, const GroupBlocks& blocks, int padded, int rows, std::int32_t* mixed) {
+  if (rows <= kFewDigitRows) return vnni_int8_mix_group(weights, blocks, padded, rows, mixed);
   settle_memory();
   const int stride = padded * sizeof(std::int32_t);
   for (int d = 0; d < padded; d += 32) {
@@ -89,9 +90,11 @@ void int8_mix_group(const std::uint8_t* weights, const std::int8_t* const* value
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int block = 0; block < blocks; ++block) {
+    for (int block = 0; block < blocks.count; ++block) {
       const std::uint8_t* weight = weights + block * 64;
-      _tile_loadd(6, values[block] + d * kBlockTokens, 64);
+      const std::uint8_t* values = blocks.at[block] + (padded + d) * kBlockTokens;
+      fetch_run(values, blocks.way[block], kTileBytes);
+      _tile_loadd(6, values, 64);
       _tile_loadd(4, weight + 32, kWeightStride);
       _tile_dpbusd(0, 4, 6);
       _tile_loadd(5, weight, kWeightStride);

@@ -6,10 +6,10 @@
 // from any instruction, so few rows and many may take different ones.
 //
 // The file that includes this has defined, for its instruction set,
-//   int8_group_scores(digits, padded, keys, blocks, rows, scores)
+//   int8_group_scores(digits, padded, blocks, rows, scores)
 //       scores[row * 128 + 32 * b + 0..31], s8 times u8, of block b's keys; digits are [row * padded]
-//   int8_mix_group(weights, values, blocks, padded, rows, mixed)
-//       mixed[row * padded + d], u8 times s8, over the values of `blocks` blocks
+//   int8_mix_group(weights, blocks, padded, rows, mixed)
+//       mixed[row * padded + d], u8 times s8, over the blocks' values
 // for `rows` digit rows, two per query; rows beyond, up to the tile's 32, may be read and written, and
 // mean nothing. The weights of block b are at [row * kWeightStride + 32 + 64 * b], with zeros in the 32
 // bytes before and after, so that 64 bytes from there or from 32 earlier serve as one half each of a
@@ -75,23 +75,20 @@ struct Int8Tile {
 
   SALVER_INLINE void pass(const AttentionTask& task, int first, int blocks, int end_block) {
     const int padded = task.padded_dim;
-    const std::uint8_t* keys[kGroupBlocks];
-    const std::int8_t* values[kGroupBlocks];
+    const GroupBlocks group(task, first, blocks, end_block);
     const float* key_scales[kGroupBlocks];
     for (int i = 0; i < blocks; ++i) {
-      fetch_later(task, first + i, end_block, 0);
-      keys[i] = block_of(task, first + i);
-      values[i] = reinterpret_cast<const std::int8_t*>(keys[i] + kBlockTokens * padded);
-      key_scales[i] = reinterpret_cast<const float*>(keys[i] + 2 * kBlockTokens * padded);
+      const std::uint8_t* scales = group.at[i] + 2 * kBlockTokens * padded;
+      key_scales[i] = reinterpret_cast<const float*>(scales);
+      fetch_run(scales, group.way[i], 2 * kBlockTokens * sizeof(float));
     }
-    int8_group_scores(digits, padded, keys, blocks, 2 * task.rows, scores);
+    int8_group_scores(digits, padded, group, 2 * task.rows, scores);
     for (int i = 0; i < task.rows; i += kAtOnce) {
-      if (task.rows - i >= 3) weigh_rows<3>(task, i, first * kBlockTokens, blocks, key_scales);
-      else if (task.rows - i == 2) weigh_rows<2>(task, i, first * kBlockTokens, blocks, key_scales);
-      else weigh_rows<1>(task, i, first * kBlockTokens, blocks, key_scales);
+      if (task.rows - i >= 3) weigh_rows<3>(task, i, first * kBlockTokens, group, key_scales);
+      else if (task.rows - i == 2) weigh_rows<2>(task, i, first * kBlockTokens, group, key_scales);
+      else weigh_rows<1>(task, i, first * kBlockTokens, group, key_scales);
     }
-    for (int i = 0; i < blocks; ++i) fetch_later(task, first + i, end_block, 1);
-    int8_mix_group(weights, values, blocks, padded, 2 * task.rows, sums);
+    int8_mix_group(weights, group, padded, 2 * task.rows, sums);
     for (int i = 0; i < task.rows; ++i) {
       const std::int32_t* high = sums + 2 * i * padded;
       for (int d = 0; d < padded; d += kLanes) store(mixed + i * padded + d, number(high + d, padded) * steps[i]);
@@ -106,9 +103,9 @@ struct Int8Tile {
 
   // Queries [query, query + N): their scores into weights times their values' scales.
   template <int N>
-  SALVER_INLINE void weigh_rows(const AttentionTask& task, int query, int first_key, int blocks,
+  SALVER_INLINE void weigh_rows(const AttentionTask& task, int query, int first_key, const GroupBlocks& group,
                                 const float* const* key_scales) {
-    const int count = blocks * kBlockTokens;
+    const int count = group.count * kBlockTokens, padded = task.padded_dim;
     F16 most[N];
     score_rows<N>(task, query, first_key, count, key_scales, most);
     F16 maximum[N], total[N];
@@ -122,6 +119,10 @@ struct Int8Tile {
     I16 largest_bits[N] = {};
     for (int i = 0; i < count; i += kLanes) {
       const F16 scale = load(key_scales[i / kBlockTokens] + kBlockTokens + i % kBlockTokens);
+      if (query == 0) {
+        const int block = i / kBlockTokens;
+        fetch_run(group.at[block] + (kBlockTokens + i % kBlockTokens) * padded, group.way[block], kLanes * padded);
+      }
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
         const F16 weight = exp_of_small(load(rows[n] + i) - maximum[n]);

@@ -101,12 +101,13 @@ SALVER_INLINE I16 add_four_digits(I16 sum, I16 keys, const std::int8_t* a) {
   return sum + (keys >> 24 & 255) * std::int32_t(a[3]);
 }
 
-[[maybe_unused]] void generic_int8_group_scores(const std::uint8_t* digits, int padded, const std::uint8_t* const* keys,
-                                                int blocks, int rows, std::int32_t* scores) {
+[[maybe_unused]] void generic_int8_group_scores(const std::uint8_t* digits, int padded, const GroupBlocks& blocks,
+                                                int rows, std::int32_t* scores) {
+  for (int i = 0; i < blocks.count; ++i) fetch_run(blocks.at[i], blocks.way[i], kBlockTokens * padded);
   for (int row = 0; row < rows; ++row, digits += padded, scores += kKeyGroup) {
     const auto* signed_digits = reinterpret_cast<const std::int8_t*>(digits);
-    for (int half = 0; half < 2 * blocks; ++half) {
-      const std::uint8_t* tile = keys[half / 2] + half % 2 * padded * kLanes;
+    for (int half = 0; half < 2 * blocks.count; ++half) {
+      const std::uint8_t* tile = blocks.at[half / 2] + half % 2 * padded * kLanes;
       I16 sum{};
       for (int four = 0; four < padded / 4; ++four) {
         sum = add_four_digits(sum, load_ints(tile + four * 64), signed_digits + four * 4);
@@ -116,13 +117,15 @@ SALVER_INLINE I16 add_four_digits(I16 sum, I16 keys, const std::int8_t* a) {
   }
 }
 
-[[maybe_unused]] void generic_int8_mix_group(const std::uint8_t* weights, const std::int8_t* const* values, int blocks,
-                            int padded, int rows, std::int32_t* mixed) {
+[[maybe_unused]] void generic_int8_mix_group(const std::uint8_t* weights, const GroupBlocks& blocks, int padded, int rows,
+                                             std::int32_t* mixed) {
+  const int half = kBlockTokens * padded;
+  for (int i = 0; i < blocks.count; ++i) fetch_run(blocks.at[i] + half, blocks.way[i], half);
   for (int row = 0; row < rows; ++row, weights += kWeightStride, mixed += padded) {
     for (int d = 0; d < padded; d += kLanes) {
       I16 sum{};
-      for (int block = 0; block < blocks; ++block) {
-        const std::int8_t* tile = values[block] + d * kBlockTokens;
+      for (int block = 0; block < blocks.count; ++block) {
+        const std::uint8_t* tile = blocks.at[block] + half + d * kBlockTokens;
         for (int four = 0; four < kBlockTokens / 4; ++four) {
           sum = add_four(sum, load_ints(tile + four * 64), weights + 32 + block * 64 + four * 4);
         }

@@ -55,12 +55,15 @@ void vnni_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::i
 }
 
 template <int Rows>
-void vnni_score_rows(const std::uint8_t* digits, int padded, const std::uint8_t* keys, std::int32_t* scores) {
+void vnni_score_rows(const std::uint8_t* digits, int padded, const std::uint8_t* keys, std::ptrdiff_t way,
+                     std::int32_t* scores) {
   __m512i first[Rows], second[Rows];
   for (int row = 0; row < Rows; ++row) first[row] = second[row] = _mm512_setzero_si512();
   for (int i = 0; i < padded; i += 4, keys += 64) {
     const __m512i left = _mm512_loadu_si512(keys);
     const __m512i right = _mm512_loadu_si512(keys + padded * 16);
+    fetch(keys + way);
+    fetch(keys + padded * 16 + way);
 #pragma GCC unroll 8
     for (int row = 0; row < Rows; ++row) {
       std::int32_t four;
@@ -78,14 +81,15 @@ void vnni_score_rows(const std::uint8_t* digits, int padded, const std::uint8_t*
 
 // 64 dimensions from `values` on.
 template <int Rows>
-void vnni_mix_rows(const std::uint8_t* weights, const std::int8_t* const* values, int first_dim, int blocks, int padded,
+void vnni_mix_rows(const std::uint8_t* weights, const GroupBlocks& blocks, bool fetching, int first_dim, int padded,
                    std::int32_t* mixed) {
   __m512i sums[Rows][4];
   for (int row = 0; row < Rows; ++row) {
     for (int i = 0; i < 4; ++i) sums[row][i] = _mm512_setzero_si512();
   }
-  for (int block = 0; block < blocks; ++block) {
-    const std::int8_t* tile = values[block] + first_dim * kBlockTokens;
+  for (int block = 0; block < blocks.count; ++block) {
+    const std::uint8_t* tile = blocks.at[block] + (padded + first_dim) * kBlockTokens;
+    const std::ptrdiff_t way = fetching ? blocks.way[block] : 0;
     for (int four = 0; four < kBlockTokens / 4; ++four, tile += 64) {
       const std::uint8_t* weight = weights + 32 + block * 64 + four * 4;
 #pragma GCC unroll 8
@@ -115,20 +119,22 @@ SALVER_INLINE void in_digit_rows(int rows, const Body& body) {
   if (rows - row == 2) body.template operator()<2>(row);
 }
 
-void vnni_int8_group_scores(const std::uint8_t* digits, int padded, const std::uint8_t* const* keys, int blocks,
-                            int rows, std::int32_t* scores) {
-  for (int block = 0; block < blocks; ++block, scores += kBlockTokens) {
+// Lines are fetched along with the first rows alone.
+void vnni_int8_group_scores(const std::uint8_t* digits, int padded, const GroupBlocks& blocks, int rows,
+                            std::int32_t* scores) {
+  for (int block = 0; block < blocks.count; ++block, scores += kBlockTokens) {
     in_digit_rows(rows, [&]<int Rows>(int row) {
-      vnni_score_rows<Rows>(digits + row * padded, padded, keys[block], scores + row * kKeyGroup);
+      vnni_score_rows<Rows>(digits + row * padded, padded, blocks.at[block], row == 0 ? blocks.way[block] : 0,
+                            scores + row * kKeyGroup);
     });
   }
 }
 
-void vnni_int8_mix_group(const std::uint8_t* weights, const std::int8_t* const* values, int blocks, int padded,
-                         int rows, std::int32_t* mixed) {
+void vnni_int8_mix_group(const std::uint8_t* weights, const GroupBlocks& blocks, int padded, int rows,
+                         std::int32_t* mixed) {
   in_digit_rows(rows, [&]<int Rows>(int row) {
     for (int dim = 0; dim < padded; dim += 64) {
-      vnni_mix_rows<Rows>(weights + row * kWeightStride, values, dim, blocks, padded, mixed + row * padded);
+      vnni_mix_rows<Rows>(weights + row * kWeightStride, blocks, row == 0, dim, padded, mixed + row * padded);
     }
   });
 }
