@@ -24,28 +24,9 @@ namespace {
 
 // 32 numbers rounded to whole ones in [0, 65535]: their high bytes, and their low ones.
 SALVER_INLINE void store_digits(F16 first, F16 second, std::uint8_t* high, std::uint8_t* low) {
-#if defined(__AVX512VBMI__)
-  constexpr float kShift = 12582912.0F;  // as in round_to_int: leaves the number in the low bits
-  alignas(64) static constexpr std::uint8_t kLow[64] = {
-      0,  4,  8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52,  56,  60,
-      64, 68, 72, 76, 80, 84, 88, 92, 96, 100, 104, 108, 112, 116, 120, 124};
-  const __m512i lows = _mm512_load_si512(kLow), highs = _mm512_add_epi8(lows, _mm512_set1_epi8(1));
-  const auto a = reinterpret_cast<__m512i>(first + kShift), b = reinterpret_cast<__m512i>(second + kShift);
-  const auto put = [&](std::uint8_t* to, __m512i places) {
-    const __m512i bytes = _mm512_permutex2var_epi8(a, places, b);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(bytes));
-  };
-  put(high, highs);
-  put(low, lows);
-#else
-  const F16 both[] = {first, second};
-  for (const F16& each : both) {
-    const I16 whole = round_to_int(each);
-    store_bytes(high, (whole >> 8) & 255);
-    store_bytes(low, whole & 255);
-    high += kLanes, low += kLanes;
-  }
-#endif
+  const I16 a = reinterpret_cast<I16>(first + kToLowBits), b = reinterpret_cast<I16>(second + kToLowBits);
+  store_byte_of<1>(a, b, high);
+  store_byte_of<0>(a, b, low);
 }
 
 struct Int8Tile {

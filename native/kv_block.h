@@ -111,12 +111,14 @@ void put_int8_query(const float* query, int size, int padded, std::uint8_t* out)
   const Row row(query, size);
   const Levels levels = levels_of_largest(largest_magnitude(row.values, size), kQueryLimit);
   U16 sums{};  // unsigned throughout: a row of non-numbers may overflow
-  for (int i = 0; i < size; i += kLanes) {
-    const U16 whole = reinterpret_cast<U16>(round_to_int(load(row.values + i) * levels.inverse));
-    const U16 low = ((whole + 128) & 255) - 128;
-    store_bytes(out + i, reinterpret_cast<I16>(((whole - low) >> 8) & 255));
-    store_bytes(out + padded + i, reinterpret_cast<I16>(low & 255));
-    sums += whole;
+  const auto whole = [&](int i) {
+    return i < size ? round_to_int(load(row.values + i) * levels.inverse) : I16{};
+  };
+  for (int i = 0; i < size; i += 2 * kLanes) {
+    const I16 first = whole(i), second = whole(i + kLanes);
+    store_byte_of<1>(first + 128, second + 128, out + i);  // a low digit from 128 on is 256 less
+    store_byte_of<0>(first, second, out + padded + i);
+    sums += reinterpret_cast<U16>(first) + reinterpret_cast<U16>(second);
   }
   const QueryScale last = {levels.scale, static_cast<std::int32_t>(sum(sums))};
   __builtin_memcpy(out + 2 * padded, &last, sizeof last);
@@ -142,14 +144,14 @@ void put_int8_value(const float* value, int size, int padded, std::uint8_t* bloc
   for (; i < size; ++i) row[i % 16 * 4 + slot % 4] = bytes[i];
 }
 
-// The token's lines in its block, which are far apart and likely cold.
-SALVER_INLINE void fetch_slot(const HeadsTask& task) {
+// The token's lines in its block, of one KV head: they are far apart and likely cold.
+SALVER_INLINE void fetch_slot(const HeadsTask& task, int kv_head) {
   const int padded = task.padded_dim, bytes = task.format == KvFormat::int8 ? 1 : 2;
   const std::size_t half = std::size_t(bytes) * kBlockTokens * padded;
   const bool doubled = task.format == KvFormat::f32;
   const std::size_t each = kv_head_bytes(doubled ? KvFormat::bf16 : task.format, padded);
-  const std::uint8_t* block = task.block;
-  for (int part = 0; part < task.kv_heads * (doubled ? 2 : 1); ++part, block += each) {
+  const std::uint8_t* block = task.block + kv_head * (doubled ? 2 : 1) * each;
+  for (int part = 0; part < (doubled ? 2 : 1); ++part, block += each) {
     const std::uint8_t* tile = block + task.slot / 16 * (half / 2);
     for (int i = 0; i < padded * bytes / 4; ++i) __builtin_prefetch(tile + i * 64, 1);
     const std::uint8_t* row = block + half + task.slot * bytes / 4 * 64;
@@ -203,9 +205,10 @@ SALVER_INLINE void put_kv(const HeadsTask& task, float* key, float* value, std::
 
 void place_heads(const HeadsTask& task) {
   const int dim = task.head_dim;
-  fetch_slot(task);
+  const int group = task.heads / task.kv_heads;
   float* query = task.projections;
   for (int head = 0; head < task.heads; ++head, query += dim) {
+    if (head % group == 0) fetch_slot(task, head / group);
     if (task.q_norm) norm_head(query, task.q_norm, task.epsilon, dim);
     turn_head(query, task.cosines, task.sines, dim);
     put_query(task, query, head);

@@ -48,16 +48,15 @@ SALVER_INLINE Levels levels_of_largest(float most, float limit) {
 template <bool two_bytes>
 float encode_integers(const float* x, int size, std::uint8_t* rows) {
   const Levels levels = levels_of_largest(largest_magnitude(x, size), two_bytes ? 32767.0F : 127.0F);
-  for (int i = 0; i < size; i += kLanes) {
-    const I16 value = round_to_int(load(x + i) * levels.inverse);
+  constexpr float kToUnsigned = kToLowBits + (two_bytes ? 32768.0F : 128.0F);
+  const auto shifted = [&](int i) {
+    return i < size ? reinterpret_cast<I16>(load(x + i) * levels.inverse + kToUnsigned) : I16{};
+  };
+  for (int i = 0; i < size; i += 2 * kLanes) {
+    const I16 first = shifted(i), second = shifted(i + kLanes);
     std::uint8_t* to = rows + i / 64 * kTileBytes + i % 64;
-    if constexpr (two_bytes) {
-      const I16 shifted = value + 32768;
-      store_bytes(to, shifted >> 8);
-      store_bytes(to + 64, shifted & 255);
-    } else {
-      store_bytes(to, value + 128);
-    }
+    if (two_bytes) store_byte_of<1>(first, second, to);
+    store_byte_of<0>(first, second, two_bytes ? to + 64 : to);
   }
   return levels.scale;
 }

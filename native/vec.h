@@ -102,18 +102,32 @@ SALVER_INLINE std::int32_t largest(I16 x) {
   return folded(x, [](I16 a, I16 b) { return a > b ? a : b; });
 }
 
-// To the nearest integer, halves to even, for |x| below 2^22: adding 1.5 * 2^23 leaves it in the
-// low bits.
-SALVER_INLINE I16 round_to_int(F16 x) {
-  constexpr float kShift = 12582912.0F;
-  return reinterpret_cast<I16>(x + kShift) - 0x4B400000;
+// Added to a number below 2^22, leaves it in the low bits, to the nearest integer, halves to even.
+constexpr float kToLowBits = 12582912.0F;  // 1.5 * 2^23
+
+SALVER_INLINE I16 round_to_int(F16 x) { return reinterpret_cast<I16>(x + kToLowBits) - 0x4B400000; }
+
+// Byte `byte` of each of 32 lanes, 0 the lowest.
+template <int byte>
+SALVER_INLINE void store_byte_of(I16 first, I16 second, std::uint8_t* to) {
+#if defined(__AVX512VBMI__)
+  alignas(64) static constexpr std::uint8_t kLowest[64] = {
+      0,  4,  8,  12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52,  56,  60,
+      64, 68, 72, 76, 80, 84, 88, 92, 96, 100, 104, 108, 112, 116, 120, 124};
+  const __m512i places = _mm512_add_epi8(_mm512_load_si512(kLowest), _mm512_set1_epi8(byte));
+  const __m512i bytes =
+      _mm512_permutex2var_epi8(reinterpret_cast<__m512i>(first), places, reinterpret_cast<__m512i>(second));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(bytes));
+#else
+  *reinterpret_cast<LooseB16*>(to) = low_bytes(first >> 8 * byte & 255);
+  *reinterpret_cast<LooseB16*>(to + kLanes) = low_bytes(second >> 8 * byte & 255);
+#endif
 }
 
 // The nearest whole number, likewise.
 SALVER_INLINE F16 rounded(F16 x) {
 #if defined(__AVX512F__)
-  constexpr float kShift = 12582912.0F;
-  return x + kShift - kShift;
+  return x + kToLowBits - kToLowBits;
 #else
   return to_float(round_to_int(x));
 #endif
