@@ -48,15 +48,15 @@ void mix_group(const std::uint16_t* weights, const std::uint16_t* const* values,
 }
 
 // Heads of 64 dimensions need each tile of digits once for all blocks.
-void int8_group_scores(const std::uint8_t* digits, int padded, const GroupBlocks& blocks, int rows,
-                       std::int32_t* scores) {
-  if (rows <= kFewDigitRows) return vnni_int8_group_scores(digits, padded, blocks, rows, scores);
+void int8_group_scores(const std::uint8_t* digits, const Int8Group& group, int rows, std::int32_t* scores) {
+  if (rows <= kFewDigitRows) return vnni_int8_group_scores(digits, group, rows, scores);
+  const int padded = group.padded;
   constexpr int kStride = kKeyGroup * sizeof(std::int32_t);
   settle_memory();
-  for (int block = 0; block < blocks.count; ++block, scores += kBlockTokens) {
-    const std::uint8_t* keys = blocks.at[block];
+  for (int block = 0; block < group.blocks; ++block, scores += kBlockTokens) {
+    const std::uint8_t* keys = group.at[block];
     const bool load_digits = block == 0 || padded > 64;
-    fetch_run(keys, blocks.way[block], kBlockTokens * padded);
+    group.fetch_later(block, keys, kBlockTokens * padded);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -81,20 +81,19 @@ void int8_group_scores(const std::uint8_t* digits, int padded, const GroupBlocks
 }
 
 // A tile of values is two half tiles, so weights come twice: beside zeros after, and zeros before.
-void int8_mix_group(const std::uint8_t* weights, const GroupBlocks& blocks, int padded, int rows, std::int32_t* mixed) {
-  if (rows <= kFewDigitRows) return vnni_int8_mix_group(weights, blocks, padded, rows, mixed);
+void int8_mix_group(const std::uint8_t* weights, const Int8Group& group, int rows, std::int32_t* mixed) {
+  if (rows <= kFewDigitRows) return vnni_int8_mix_group(weights, group, rows, mixed);
   settle_memory();
+  const int padded = group.padded;
   const int stride = padded * sizeof(std::int32_t);
   for (int d = 0; d < padded; d += 32) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int block = 0; block < blocks.count; ++block) {
+    for (int block = 0; block < group.blocks; ++block) {
       const std::uint8_t* weight = weights + block * 64;
-      const std::uint8_t* values = blocks.at[block] + (padded + d) * kBlockTokens;
-      fetch_run(values, blocks.way[block], kTileBytes);
-      _tile_loadd(6, values, 64);
+      _tile_loadd(6, group.values(block) + d * kBlockTokens, 64);
       _tile_loadd(4, weight + 32, kWeightStride);
       _tile_dpbusd(0, 4, 6);
       _tile_loadd(5, weight, kWeightStride);

@@ -82,7 +82,7 @@ void attend_tile(const AttentionTask& task) {
   const int end_block = task.end_block();
   for (int group = task.first_group; group * kGroupBlocks < end_block; ++group) {
     const int first = group * kGroupBlocks;
-    tile.pass(task, first, end_block - first < kGroupBlocks ? end_block - first : kGroupBlocks, end_block);
+    tile.pass(task, first, end_block - first < kGroupBlocks ? end_block - first : kGroupBlocks);
     if (task.parts) {
       leave_parts(tile, task, task.parts + (group - task.first_group) * parts_of_group);
       continue;

@@ -55,11 +55,11 @@ struct Bf16Tile {
     }
   }
 
-  SALVER_INLINE void pass(const AttentionTask& task, int first, int blocks, int end_block) {
+  SALVER_INLINE void pass(const AttentionTask& task, int first, int blocks) {
     const int padded = task.padded_dim, first_key = first * kBlockTokens;
     const std::uint16_t* values[kGroupBlocks];
     for (int i = 0; i < blocks; ++i) {
-      fetch_later(task, first + i, end_block, 0);
+      fetch_later(task, first + i, 0);
       const auto* keys = reinterpret_cast<const std::uint16_t*>(block_of(task, first + i));
       values[i] = keys + kBlockTokens * padded;
       block_scores(queries, padded, keys, task.rows, scores + i * kBlockTokens);
@@ -68,7 +68,7 @@ struct Bf16Tile {
       softmax[i] = weigh_row(scores + i * kKeyGroup, blocks * kBlockTokens, first_key,
                              {position_of(task, i), task.window}, task.scale, weights + i * kKeyGroup, nullptr);
     }
-    for (int i = 0; i < blocks; ++i) fetch_later(task, first + i, end_block, 1);
+    for (int i = 0; i < blocks; ++i) fetch_later(task, first + i, 1);
     mix_group(weights, values, blocks, padded, task.rows, mixed);
   }
 };

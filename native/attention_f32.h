@@ -22,12 +22,12 @@ struct F32Tile {
     }
   }
 
-  SALVER_INLINE void pass(const AttentionTask& task, int first, int blocks, int end_block) {
+  SALVER_INLINE void pass(const AttentionTask& task, int first, int blocks) {
     const int padded = task.padded_dim, rows = task.rows, count = blocks * kBlockTokens;
     const std::uint16_t *values[kGroupBlocks], *value_rests[kGroupBlocks];
     for (int i = 0; i < blocks; ++i) {
-      fetch_later(task, first + i, end_block, 0);
-      fetch_later(task, first + i, end_block, 1);
+      fetch_later(task, first + i, 0);
+      fetch_later(task, first + i, 1);
       const auto* keys = reinterpret_cast<const std::uint16_t*>(block_of(task, first + i));
       const std::uint16_t* key_rests = keys + 2 * kBlockTokens * padded;
       values[i] = keys + kBlockTokens * padded;

@@ -6,17 +6,17 @@
 // from any instruction, so few rows and many may take different ones.
 //
 // The file that includes this has defined, for its instruction set,
-//   int8_group_scores(digits, padded, blocks, rows, scores)
-//       scores[row * 128 + 32 * b + 0..31], s8 times u8, of block b's keys; digits are [row * padded]
-//   int8_mix_group(weights, blocks, padded, rows, mixed)
-//       mixed[row * padded + d], u8 times s8, over the blocks' values
+//   int8_group_scores(digits, group, rows, scores)
+//       scores[row * 128 + key], s8 times u8, of the group's keys; digits are [row * padded]
+//   int8_mix_group(weights, group, rows, mixed)
+//       mixed[row * padded + d], u8 times s8, over the group's values
 // for `rows` digit rows, two per query; rows beyond, up to the tile's 32, may be read and written, and
 // mean nothing. The weights of block b are at [row * kWeightStride + 32 + 64 * b], with zeros in the 32
 // bytes before and after, so that 64 bytes from there or from 32 earlier serve as one half each of a
 // tile that reads two half tiles of values.
 #pragma once
 
-#include "attention_part.h"
+#include "int8_group.h"
 #include "kv_block.h"
 
 namespace salver {
@@ -54,22 +54,16 @@ struct Int8Tile {
     }
   }
 
-  SALVER_INLINE void pass(const AttentionTask& task, int first, int blocks, int end_block) {
-    const int padded = task.padded_dim;
-    const GroupBlocks group(task, first, blocks, end_block);
-    const float* key_scales[kGroupBlocks];
-    for (int i = 0; i < blocks; ++i) {
-      const std::uint8_t* scales = group.at[i] + 2 * kBlockTokens * padded;
-      key_scales[i] = reinterpret_cast<const float*>(scales);
-      fetch_run(scales, group.way[i], 2 * kBlockTokens * sizeof(float));
-    }
-    int8_group_scores(digits, padded, group, 2 * task.rows, scores);
+  SALVER_INLINE void pass(const AttentionTask& task, int first, int blocks) {
+    const Int8Group group(task, first, blocks);
+    int8_group_scores(digits, group, 2 * task.rows, scores);
     for (int i = 0; i < task.rows; i += kAtOnce) {
-      if (task.rows - i >= 3) weigh_rows<3>(task, i, first * kBlockTokens, group, key_scales);
-      else if (task.rows - i == 2) weigh_rows<2>(task, i, first * kBlockTokens, group, key_scales);
-      else weigh_rows<1>(task, i, first * kBlockTokens, group, key_scales);
+      if (task.rows - i >= 3) weigh_rows<3>(task, i, first * kBlockTokens, group);
+      else if (task.rows - i == 2) weigh_rows<2>(task, i, first * kBlockTokens, group);
+      else weigh_rows<1>(task, i, first * kBlockTokens, group);
     }
-    int8_mix_group(weights, group, padded, 2 * task.rows, sums);
+    int8_mix_group(weights, group, 2 * task.rows, sums);
+    const int padded = task.padded_dim;
     for (int i = 0; i < task.rows; ++i) {
       const std::int32_t* high = sums + 2 * i * padded;
       for (int d = 0; d < padded; d += kLanes) store(mixed + i * padded + d, number(high + d, padded) * steps[i]);
@@ -84,11 +78,10 @@ struct Int8Tile {
 
   // Queries [query, query + N): their scores into weights times their values' scales.
   template <int N>
-  SALVER_INLINE void weigh_rows(const AttentionTask& task, int query, int first_key, const GroupBlocks& group,
-                                const float* const* key_scales) {
-    const int count = group.count * kBlockTokens, padded = task.padded_dim;
+  SALVER_INLINE void weigh_rows(const AttentionTask& task, int query, int first_key, const Int8Group& group) {
+    const int count = (group.keys + kLanes - 1) / kLanes * kLanes;
     F16 most[N];
-    score_rows<N>(task, query, first_key, count, key_scales, most);
+    score_rows<N>(task, query, first_key, count, group, most);
     F16 maximum[N], total[N];
     for (int n = 0; n < N; ++n) {
       softmax[query + n] = {largest(most[n]), 0};
@@ -99,11 +92,9 @@ struct Int8Tile {
     }
     I16 largest_bits[N] = {};
     for (int i = 0; i < count; i += kLanes) {
-      const F16 scale = load(key_scales[i / kBlockTokens] + kBlockTokens + i % kBlockTokens);
-      if (query == 0) {
-        const int block = i / kBlockTokens;
-        fetch_run(group.at[block] + (kBlockTokens + i % kBlockTokens) * padded, group.way[block], kLanes * padded);
-      }
+      const int block = i / kBlockTokens, key = i % kBlockTokens;
+      const F16 scale = load(group.key_scales(block) + kBlockTokens + key);
+      if (query == 0) fetch_later_values(group, block, key);
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
         const F16 weight = exp_of_small(load(rows[n] + i) - maximum[n]);
@@ -118,6 +109,7 @@ struct Int8Tile {
       softmax[query + n].total = sum(total[n]);
       levels[n] = levels_of_largest(__builtin_bit_cast(float, largest(largest_bits[n])), 65535.0F);
       steps[query + n] = levels[n].scale;
+      if (count % kBlockTokens != 0) store(rows[n] + count, F16{});
     }
     for (int i = 0; i < count; i += kBlockTokens) {
 #pragma GCC unroll 4
@@ -129,9 +121,16 @@ struct Int8Tile {
     }
   }
 
+  // What the later block has where this one has the values of these 16 keys and of the others that nobody sees:
+  // while the softmax keeps the vector units busy the memory would else be idle.
+  static SALVER_INLINE void fetch_later_values(const Int8Group& group, int block, int key) {
+    const int half = kLanes * group.padded;
+    group.fetch_later(block, group.values(block) + (key != 0 ? half : 0), group.ends_in_half(block) ? 2 * half : half);
+  }
+
   template <int N>
   SALVER_INLINE void score_rows(const AttentionTask& task, int query, int first_key, int count,
-                                const float* const* key_scales, F16* most) {
+                                const Int8Group& group, F16* most) {
     Sight sight[N];
     bool all_visible = true;
     U16 shift[N];  // unsigned: a row that is not finite has any sum, and its scores are NaN anyway
@@ -142,7 +141,7 @@ struct Int8Tile {
       most[n] = splat(-__builtin_inff());
     }
     for (int i = 0; i < count; i += kLanes) {
-      const F16 scale = load(key_scales[i / kBlockTokens] + i % kBlockTokens);
+      const F16 scale = load(group.key_scales(i / kBlockTokens) + i % kBlockTokens);
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) {
         const std::int32_t* high = scores + 2 * (query + n) * kKeyGroup + i;

@@ -28,51 +28,39 @@ SALVER_INLINE int position_of(const AttentionTask& task, int index) {
   return task.first_position + (task.first_row + index) / task.group;
 }
 
-// How many bytes after block `index` lies the block that a thread comes to one group later, in its own
-// sequence or the next: to be fetched while this one is read, so that the memory is never idle. 0 where
-// there is none, or where the thread's last task has read the same.
-SALVER_INLINE std::ptrdiff_t way_to_later(const AttentionTask& task, int index, int end_block) {
+// The block that a thread comes to one group after another one, in its own sequence or the next: to be
+// fetched while that one is read, so that the memory is never idle.
+struct LaterBlock {
+  std::ptrdiff_t way = 0;  // in bytes; 0 where there is none, or where the thread's last task has read it
+  int keys = 0;            // that the task sees from its first one on
+};
+
+SALVER_INLINE LaterBlock later_than(const AttentionTask& task, int index) {
   const AttentionTask* from = &task;
   int later = index + kGroupBlocks;
-  if (later < end_block) {
-    if (!task.fresh) return 0;
+  if (later < task.end_block()) {
+    if (!task.fresh) return {};
   } else {
     from = task.next;
-    if (!from || !from->fresh) return 0;
-    later = from->first_block() + later - end_block;
-    if (later >= from->end_block()) return 0;
+    if (!from || !from->fresh) return {};
+    later = from->first_block() + later - task.end_block();
+    if (later >= from->end_block()) return {};
   }
-  return block_of(*from, later) - block_of(task, index);
+  return {block_of(*from, later) - block_of(task, index), from->end_key() - later * kBlockTokens};
 }
 
 SALVER_INLINE void fetch(const void* from) { __builtin_prefetch(from, 0, 2); }
 
-// What lies `way` after these bytes.
-SALVER_INLINE void fetch_run(const void* from, std::ptrdiff_t way, std::size_t bytes) {
-  if (way == 0) return;
-  const auto* line = static_cast<const std::uint8_t*>(from) + way;
+SALVER_INLINE void fetch_run(const std::uint8_t* line, std::size_t bytes) {
   for (const std::uint8_t* end = line + bytes; line < end; line += 64) fetch(line);
 }
 
-// One half of what block `index` is to be followed by.
-SALVER_INLINE void fetch_later(const AttentionTask& task, int index, int end_block, int half) {
+// Half of the block that comes one group after block `index`.
+SALVER_INLINE void fetch_later(const AttentionTask& task, int index, int half) {
   const std::size_t bytes = kv_head_bytes(task.format, task.padded_dim) / 2;
-  fetch_run(block_of(task, index) + half * bytes, way_to_later(task, index, end_block), bytes);
+  const std::ptrdiff_t way = later_than(task, index).way;
+  if (way != 0) fetch_run(block_of(task, index) + half * bytes + way, bytes);
 }
-
-// The blocks of a group, and the ways to those that are to be fetched meanwhile.
-struct GroupBlocks {
-  int count;
-  const std::uint8_t* at[kGroupBlocks];
-  std::ptrdiff_t way[kGroupBlocks];
-
-  SALVER_INLINE GroupBlocks(const AttentionTask& task, int first, int blocks, int end_block) : count(blocks) {
-    for (int i = 0; i < blocks; ++i) {
-      at[i] = block_of(task, first + i);
-      way[i] = way_to_later(task, first + i, end_block);
-    }
-  }
-};
 
 // The keys that a row sees: (position - window, position].
 struct Sight {

@@ -1,7 +1,7 @@
 // The inner products in portable vectors: right on every machine, fast on none.
 #pragma once
 
-#include "attention_part.h"
+#include "int8_group.h"
 #include "kernels.h"
 #include "vec.h"
 
@@ -101,32 +101,31 @@ SALVER_INLINE I16 add_four_digits(I16 sum, I16 keys, const std::int8_t* a) {
   return sum + (keys >> 24 & 255) * std::int32_t(a[3]);
 }
 
-[[maybe_unused]] void generic_int8_group_scores(const std::uint8_t* digits, int padded, const GroupBlocks& blocks,
-                                                int rows, std::int32_t* scores) {
-  for (int i = 0; i < blocks.count; ++i) fetch_run(blocks.at[i], blocks.way[i], kBlockTokens * padded);
+[[maybe_unused]] void generic_int8_group_scores(const std::uint8_t* digits, const Int8Group& group, int rows,
+                                                std::int32_t* scores) {
+  const int padded = group.padded;
+  for (int i = 0; i < group.blocks; ++i) group.fetch_later(i, group.at[i], kBlockTokens * padded);
   for (int row = 0; row < rows; ++row, digits += padded, scores += kKeyGroup) {
     const auto* signed_digits = reinterpret_cast<const std::int8_t*>(digits);
-    for (int half = 0; half < 2 * blocks.count; ++half) {
-      const std::uint8_t* tile = blocks.at[half / 2] + half % 2 * padded * kLanes;
+    for (int key = 0; key < group.keys; key += kLanes) {
+      const std::uint8_t* tile = group.at[key / kBlockTokens] + key % kBlockTokens * padded;
       I16 sum{};
       for (int four = 0; four < padded / 4; ++four) {
         sum = add_four_digits(sum, load_ints(tile + four * 64), signed_digits + four * 4);
       }
-      store_ints(scores + half * kLanes, sum);
+      store_ints(scores + key, sum);
     }
   }
 }
 
-[[maybe_unused]] void generic_int8_mix_group(const std::uint8_t* weights, const GroupBlocks& blocks, int padded, int rows,
+[[maybe_unused]] void generic_int8_mix_group(const std::uint8_t* weights, const Int8Group& group, int rows,
                                              std::int32_t* mixed) {
-  const int half = kBlockTokens * padded;
-  for (int i = 0; i < blocks.count; ++i) fetch_run(blocks.at[i] + half, blocks.way[i], half);
-  for (int row = 0; row < rows; ++row, weights += kWeightStride, mixed += padded) {
-    for (int d = 0; d < padded; d += kLanes) {
+  for (int row = 0; row < rows; ++row, weights += kWeightStride, mixed += group.padded) {
+    for (int d = 0; d < group.padded; d += kLanes) {
       I16 sum{};
-      for (int block = 0; block < blocks.count; ++block) {
-        const std::uint8_t* tile = blocks.at[block] + half + d * kBlockTokens;
-        for (int four = 0; four < kBlockTokens / 4; ++four) {
+      for (int block = 0; block < group.blocks; ++block) {
+        const std::uint8_t* tile = group.values(block) + d * kBlockTokens;
+        for (int four = 0; four < group.fours(block); ++four) {
           sum = add_four(sum, load_ints(tile + four * 64), weights + 32 + block * 64 + four * 4);
         }
       }

@@ -163,10 +163,11 @@ struct AttentionTask {
   bool fresh;                   // of a sequence and KV head that this thread's last task was not of
 
   int first_block() const { return first_group * kGroupBlocks; }
-  int end_block() const {
-    const int seen = (first_position + (first_row + rows - 1) / group) / kBlockTokens + 1;
-    return seen < end_group * kGroupBlocks ? seen : end_group * kGroupBlocks;
+  int end_key() const {
+    const int seen = first_position + (first_row + rows - 1) / group + 1;
+    return seen < end_group * kKeyGroup ? seen : end_group * kKeyGroup;
   }
+  int end_block() const { return (end_key() + kBlockTokens - 1) / kBlockTokens; }
 };
 
 // A row's part from one group of keys: what it mixed, then its softmax maximum and total.

@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "attention_part.h"
+#include "int8_group.h"
 #include "kernels.h"
 #include "vec.h"
 
@@ -54,44 +54,46 @@ void vnni_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::i
   }
 }
 
-template <int Rows>
+// Of a block's keys, or of its first 16; the later block's `way` off are fetched line by line meanwhile.
+template <int Rows, int Halves>
 void vnni_score_rows(const std::uint8_t* digits, int padded, const std::uint8_t* keys, std::ptrdiff_t way,
                      std::int32_t* scores) {
-  __m512i first[Rows], second[Rows];
-  for (int row = 0; row < Rows; ++row) first[row] = second[row] = _mm512_setzero_si512();
+  __m512i sums[Halves][Rows];
+  for (int half = 0; half < Halves; ++half) {
+    for (int row = 0; row < Rows; ++row) sums[half][row] = _mm512_setzero_si512();
+  }
   for (int i = 0; i < padded; i += 4, keys += 64) {
-    const __m512i left = _mm512_loadu_si512(keys);
-    const __m512i right = _mm512_loadu_si512(keys + padded * 16);
-    fetch(keys + way);
-    fetch(keys + padded * 16 + way);
+    __m512i each[Halves];
+    for (int half = 0; half < Halves; ++half) {
+      each[half] = _mm512_loadu_si512(keys + half * padded * kLanes);
+      fetch(keys + half * padded * kLanes + way);
+    }
 #pragma GCC unroll 8
     for (int row = 0; row < Rows; ++row) {
       std::int32_t four;
       __builtin_memcpy(&four, digits + row * padded + i, 4);
       const __m512i bytes = _mm512_set1_epi32(four);
-      first[row] = _mm512_dpbusd_epi32(first[row], left, bytes);
-      second[row] = _mm512_dpbusd_epi32(second[row], right, bytes);
+      for (int half = 0; half < Halves; ++half) {
+        sums[half][row] = _mm512_dpbusd_epi32(sums[half][row], each[half], bytes);
+      }
     }
   }
-  for (int row = 0; row < Rows; ++row) {
-    _mm512_storeu_si512(scores + row * kKeyGroup, first[row]);
-    _mm512_storeu_si512(scores + row * kKeyGroup + kLanes, second[row]);
+  for (int row = 0; row < Rows; ++row, scores += kKeyGroup) {
+    for (int half = 0; half < Halves; ++half) _mm512_storeu_si512(scores + half * kLanes, sums[half][row]);
   }
 }
 
-// 64 dimensions from `values` on.
+// 64 dimensions from `first_dim` on.
 template <int Rows>
-void vnni_mix_rows(const std::uint8_t* weights, const GroupBlocks& blocks, bool fetching, int first_dim, int padded,
-                   std::int32_t* mixed) {
+void vnni_mix_rows(const std::uint8_t* weights, const Int8Group& group, int first_dim, std::int32_t* mixed) {
   __m512i sums[Rows][4];
   for (int row = 0; row < Rows; ++row) {
     for (int i = 0; i < 4; ++i) sums[row][i] = _mm512_setzero_si512();
   }
-  for (int block = 0; block < blocks.count; ++block) {
-    const std::uint8_t* tile = blocks.at[block] + (padded + first_dim) * kBlockTokens;
-    const std::ptrdiff_t way = fetching ? blocks.way[block] : 0;
-    for (int four = 0; four < kBlockTokens / 4; ++four, tile += 64) {
-      const std::uint8_t* weight = weights + 32 + block * 64 + four * 4;
+  for (int block = 0; block < group.blocks; ++block) {
+    const std::uint8_t* tile = group.values(block) + first_dim * kBlockTokens;
+    const std::uint8_t* weight = weights + 32 + block * 64;
+    for (int fours = group.fours(block); fours > 0; --fours, tile += 64, weight += 4) {
 #pragma GCC unroll 8
       for (int row = 0; row < Rows; ++row) {
         std::int32_t bytes;
@@ -105,7 +107,7 @@ void vnni_mix_rows(const std::uint8_t* weights, const GroupBlocks& blocks, bool 
     }
   }
   for (int row = 0; row < Rows; ++row) {
-    for (int i = 0; i < 4; ++i) _mm512_storeu_si512(mixed + row * padded + first_dim + i * kLanes, sums[row][i]);
+    for (int i = 0; i < 4; ++i) _mm512_storeu_si512(mixed + row * group.padded + first_dim + i * kLanes, sums[row][i]);
   }
 }
 
@@ -119,22 +121,28 @@ SALVER_INLINE void in_digit_rows(int rows, const Body& body) {
   if (rows - row == 2) body.template operator()<2>(row);
 }
 
-// Lines are fetched along with the first rows alone.
-void vnni_int8_group_scores(const std::uint8_t* digits, int padded, const GroupBlocks& blocks, int rows,
-                            std::int32_t* scores) {
-  for (int block = 0; block < blocks.count; ++block, scores += kBlockTokens) {
+void vnni_int8_group_scores(const std::uint8_t* digits, const Int8Group& group, int rows, std::int32_t* scores) {
+  const int padded = group.padded;
+  for (int block = 0; block < group.blocks; ++block, scores += kBlockTokens) {
+    const std::uint8_t* keys = group.at[block];
+    if (group.ends_in_half(block)) {
+      group.fetch_later(block, keys, kBlockTokens * padded);
+      in_digit_rows(rows, [&]<int Rows>(int row) {
+        vnni_score_rows<Rows, 1>(digits + row * padded, padded, keys, 0, scores + row * kKeyGroup);
+      });
+      continue;
+    }
     in_digit_rows(rows, [&]<int Rows>(int row) {
-      vnni_score_rows<Rows>(digits + row * padded, padded, blocks.at[block], row == 0 ? blocks.way[block] : 0,
-                            scores + row * kKeyGroup);
+      const std::ptrdiff_t way = row == 0 ? group.way[block] : 0;  // once
+      vnni_score_rows<Rows, 2>(digits + row * padded, padded, keys, way, scores + row * kKeyGroup);
     });
   }
 }
 
-void vnni_int8_mix_group(const std::uint8_t* weights, const GroupBlocks& blocks, int padded, int rows,
-                         std::int32_t* mixed) {
+void vnni_int8_mix_group(const std::uint8_t* weights, const Int8Group& group, int rows, std::int32_t* mixed) {
   in_digit_rows(rows, [&]<int Rows>(int row) {
-    for (int dim = 0; dim < padded; dim += 64) {
-      vnni_mix_rows<Rows>(weights + row * kWeightStride, blocks, row == 0, dim, padded, mixed + row * padded);
+    for (int dim = 0; dim < group.padded; dim += 64) {
+      vnni_mix_rows<Rows>(weights + row * kWeightStride, group, dim, mixed + row * group.padded);
     }
   });
 }
