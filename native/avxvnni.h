@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "attention_part.h"
+#include "int8_group.h"
 #include "kernels.h"
 #include "vec.h"
 
@@ -112,34 +112,34 @@ void avxvnni_score_rows(const std::uint8_t* digits, int padded, const std::uint8
 
 // 32 dimensions from `first_dim` on.
 template <int Rows>
-void avxvnni_mix_rows(const std::uint8_t* weights, const std::int8_t* const* values, int first_dim, int blocks,
-                      int padded, std::int32_t* mixed) {
+void avxvnni_mix_rows(const std::uint8_t* weights, const Int8Group& group, int first_dim, std::int32_t* mixed) {
   const std::uint8_t* from[Rows];
   for (int row = 0; row < Rows; ++row) from[row] = weights + row * kWeightStride + 32;
   Sums32<Rows> total;
-  for (int block = 0; block < blocks; ++block) {
-    const std::int8_t* tile = values[block] + first_dim * kBlockTokens;
-    for (int four = 0; four < kBlockTokens / 4; ++four, tile += 64) {
+  for (int block = 0; block < group.blocks; ++block) {
+    const std::uint8_t* tile = group.values(block) + first_dim * kBlockTokens;
+    for (int four = 0; four < group.fours(block); ++four, tile += 64) {
       total.template add<Signed::lines>(tile, tile + kLanes * kBlockTokens, from, block * 64 + four * 4);
     }
   }
-  total.store(mixed + first_dim, padded);
+  total.store(mixed + first_dim, group.padded);
 }
 
-void avxvnni_int8_group_scores(const std::uint8_t* digits, int padded, const std::uint8_t* const* keys, int blocks,
-                               int rows, std::int32_t* scores) {
-  for (int block = 0; block < blocks; ++block, scores += kBlockTokens) {
+void avxvnni_int8_group_scores(const std::uint8_t* digits, const Int8Group& group, int rows, std::int32_t* scores) {
+  const int padded = group.padded;
+  for (int block = 0; block < group.blocks; ++block, scores += kBlockTokens) {
+    const std::uint8_t* keys = group.at[block];
+    group.fetch_later(block, keys, kBlockTokens * padded);
     in_threes(rows, [&]<int Rows>(int row) {
-      avxvnni_score_rows<Rows>(digits + row * padded, padded, keys[block], scores + row * kKeyGroup);
+      avxvnni_score_rows<Rows>(digits + row * padded, padded, keys, scores + row * kKeyGroup);
     });
   }
 }
 
-void avxvnni_int8_mix_group(const std::uint8_t* weights, const std::int8_t* const* values, int blocks, int padded,
-                            int rows, std::int32_t* mixed) {
+void avxvnni_int8_mix_group(const std::uint8_t* weights, const Int8Group& group, int rows, std::int32_t* mixed) {
   in_threes(rows, [&]<int Rows>(int row) {
-    for (int dim = 0; dim < padded; dim += 32) {
-      avxvnni_mix_rows<Rows>(weights + row * kWeightStride, values, dim, blocks, padded, mixed + row * padded);
+    for (int dim = 0; dim < group.padded; dim += 32) {
+      avxvnni_mix_rows<Rows>(weights + row * kWeightStride, group, dim, mixed + row * group.padded);
     }
   });
 }
