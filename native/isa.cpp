@@ -25,14 +25,6 @@ namespace {
 
 #ifdef SALVER_X86
 
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vnni");
-}
-
 // What compilers came to know only after the instructions. Every processor with AVX2 has leaf 7.
 struct Cpuid {
   unsigned a, b = 0, c, d = 0;
@@ -41,14 +33,23 @@ struct Cpuid {
   }
 };
 
+// Leaf 1: ECX bit 29 F16C.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (Cpuid(1).c & 1U << 29);
+}
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+
 #endif
 
 #ifdef SALVER_AVXVNNI
 
-// Leaf 1: ECX bit 29 F16C. Leaf 7: EAX is its last subleaf; of subleaf 1, EAX bit 4 AVX-VNNI.
-bool has_avxvnni() {
-  return has_avx2() && (Cpuid(1).c & 1U << 29) && Cpuid(7).a >= 1 && (Cpuid(7, 1).a & 1U << 4);
-}
+// Leaf 7: EAX is its last subleaf; of subleaf 1, EAX bit 4 AVX-VNNI.
+bool has_avxvnni() { return has_avx2() && Cpuid(7).a >= 1 && (Cpuid(7, 1).a & 1U << 4); }
 
 #endif
 

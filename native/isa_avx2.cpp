@@ -1,17 +1,18 @@
-// AVX2 and FMA: the portable text in 256-bit registers.
+// AVX2, FMA and F16C: integer products in 16 bits, the rest the portable text in 256-bit registers.
+#include "avx2.h"
+#include "avx2_groups.h"
 #include "generic.h"
-#include "groups.h"
 
 namespace salver {
 namespace {
 template <Groups kind>
-constexpr auto group_sums = generic_group_sums<kind>;
-constexpr auto int8_sums = [](auto&&... of) { generic_int8_sums(of...); };
+constexpr auto group_sums = avx2_group_sums<kind>;
+constexpr auto int8_sums = [](auto&&... of) { avx2_sums(of...); };
 constexpr auto bf16_sums = [](auto&&... of) { generic_bf16_sums(of...); };
 constexpr auto block_scores = generic_block_scores;
 constexpr auto mix_group = generic_mix_group;
-constexpr auto int8_group_scores = generic_int8_group_scores;
-constexpr auto int8_mix_group = generic_int8_mix_group;
+constexpr auto int8_group_scores = avx2_int8_group_scores;
+constexpr auto int8_mix_group = avx2_int8_mix_group;
 }  // namespace
 }  // namespace salver
 

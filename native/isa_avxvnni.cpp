@@ -1,18 +1,18 @@
 // AVX2 with VNNI: integer products in one instruction, the rest as in isa_avx2.cpp.
-#include "avxvnni.h"
-#include "avxvnni_groups.h"
+#include "avx2.h"
+#include "avx2_groups.h"
 #include "generic.h"
 
 namespace salver {
 namespace {
 template <Groups kind>
-constexpr auto group_sums = avxvnni_group_sums<kind>;
-constexpr auto int8_sums = [](auto&&... of) { avxvnni_sums(of...); };
+constexpr auto group_sums = avx2_group_sums<kind>;
+constexpr auto int8_sums = [](auto&&... of) { avx2_sums(of...); };
 constexpr auto bf16_sums = [](auto&&... of) { generic_bf16_sums(of...); };
 constexpr auto block_scores = generic_block_scores;
 constexpr auto mix_group = generic_mix_group;
-constexpr auto int8_group_scores = avxvnni_int8_group_scores;
-constexpr auto int8_mix_group = avxvnni_int8_mix_group;
+constexpr auto int8_group_scores = avx2_int8_group_scores;
+constexpr auto int8_mix_group = avx2_int8_mix_group;
 }  // namespace
 }  // namespace salver
 

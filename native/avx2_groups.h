@@ -1,17 +1,18 @@
-// 4-bit products with AVX-VNNI: u8 codes times s8 rows, unpacked by one shift and two masks for 8 lanes.
+// 4-bit products of u8 codes with s8 rows, unpacked by one shift and two masks for 8 lanes; with AVX-VNNI where
+// a file is compiled for it.
 //
 // In vectors of 8 lanes throughout: GCC 12 moves those of 16 from half to half by way of memory.
 #pragma once
 
 #include <immintrin.h>
 
-#include "avxvnni.h"
+#include "avx2.h"
 #include "groups.h"
 
 namespace salver {
 namespace {
 
-constexpr int kAvxVnniGroupRows = 4;  // their integers of 16 channels fill 8 of 16 registers
+constexpr int kAvx2GroupRows = 4;  // their integers of 16 channels fill 8 of 16 registers
 
 // f16 to float, subnormals included.
 SALVER_INLINE __m256 eight_from_halves(const std::uint8_t* p) {
@@ -46,6 +47,25 @@ SALVER_INLINE __m256 add_group(__m256 sum, __m256i integers, const EightScales& 
   return row.sum * scales.minimum + sum;
 }
 
+#if defined(__AVXVNNI__)
+
+SALVER_INLINE __m256i add_codes(__m256i sums, __m256i codes, __m256i bytes) {
+  return _mm256_dpbusd_avx_epi32(sums, codes, bytes);
+}
+
+SALVER_INLINE __m256i in_32_bits(__m256i sums) { return sums; }
+
+#else
+
+// A lane's two sums of a group fit 16 bits each: 16 products, none over 15 * 128.
+SALVER_INLINE __m256i add_codes(__m256i sums, __m256i codes, __m256i bytes) {
+  return _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, bytes));
+}
+
+SALVER_INLINE __m256i in_32_bits(__m256i sums) { return _mm256_madd_epi16(sums, _mm256_set1_epi16(1)); }
+
+#endif
+
 // One group's exact sums for 16 of a panel's channels.
 template <int Rows>
 SALVER_INLINE void add_up_codes(const std::uint8_t* lines, const std::int8_t* const* codes, __m256i (*sums)[2]) {
@@ -61,14 +81,18 @@ SALVER_INLINE void add_up_codes(const std::uint8_t* lines, const std::int8_t* co
 #pragma GCC unroll 4
     for (int row = 0; row < Rows; ++row) {
       const std::int8_t* four = codes[row] + line * 4;
-      sums[row][eight] = _mm256_dpbusd_avx_epi32(sums[row][eight], low, four_bytes(four));
-      sums[row][eight] = _mm256_dpbusd_avx_epi32(sums[row][eight], high, four_bytes(four + kGroup / 2));
+      sums[row][eight] = add_codes(sums[row][eight], low, four_bytes(four));
+      sums[row][eight] = add_codes(sums[row][eight], high, four_bytes(four + kGroup / 2));
     }
+  }
+#pragma GCC unroll 4
+  for (int row = 0; row < Rows; ++row) {
+    for (int eight = 0; eight < 2; ++eight) sums[row][eight] = in_32_bits(sums[row][eight]);
   }
 }
 
 template <Groups kind, int Rows>
-void avxvnni_group_rows(const std::uint8_t* panel, int groups, const GroupedRows& rows, float* sums) {
+void avx2_group_rows(const std::uint8_t* panel, int groups, const GroupedRows& rows, float* sums) {
   __m256 total[4][Rows] = {};
   for (int group = 0; group < groups; ++group) {
     const std::uint8_t* lines = group_at<kind>(panel, group) + scale_bytes(kind);
@@ -98,12 +122,12 @@ void avxvnni_group_rows(const std::uint8_t* panel, int groups, const GroupedRows
 }
 
 template <Groups kind>
-void avxvnni_group_sums(const std::uint8_t* panel, int groups, const GroupedRows& rows, float* sums) {
+void avx2_group_sums(const std::uint8_t* panel, int groups, const GroupedRows& rows, float* sums) {
   using Some = void (*)(const std::uint8_t*, int, const GroupedRows&, float*);
-  static constexpr Some kByCount[kAvxVnniGroupRows] = {avxvnni_group_rows<kind, 1>, avxvnni_group_rows<kind, 2>,
-                                                       avxvnni_group_rows<kind, 3>, avxvnni_group_rows<kind, 4>};
-  for (int row = 0; row < rows.count; row += kAvxVnniGroupRows) {
-    const int count = rows.count - row < kAvxVnniGroupRows ? rows.count - row : kAvxVnniGroupRows;
+  static constexpr Some kByCount[kAvx2GroupRows] = {avx2_group_rows<kind, 1>, avx2_group_rows<kind, 2>,
+                                                       avx2_group_rows<kind, 3>, avx2_group_rows<kind, 4>};
+  for (int row = 0; row < rows.count; row += kAvx2GroupRows) {
+    const int count = rows.count - row < kAvx2GroupRows ? rows.count - row : kAvx2GroupRows;
     kByCount[count - 1](panel, groups, rows.part(row, count), sums + row * kPanel);
   }
 }

@@ -1,4 +1,5 @@
-// Exact u8 x s8 sums with AVX-VNNI: the instruction of vnni.h on 8 lanes, for machines without AVX-512.
+// Exact u8 x s8 sums on 8 lanes, for machines without AVX-512: by the instruction of vnni.h where a file is
+// compiled for AVX-VNNI, elsewhere in 16 bits, where every product has room.
 #pragma once
 
 #include <immintrin.h>
@@ -21,10 +22,45 @@ SALVER_INLINE __m256i four_bytes(const void* p) {
   return _mm256_set1_epi32(four);
 }
 
+#if defined(__AVXVNNI__)
+
+using Fours = __m256i;
+
+SALVER_INLINE Fours unsigned_fours(__m256i bytes) { return bytes; }
+SALVER_INLINE Fours signed_fours(__m256i bytes) { return bytes; }
+
+SALVER_INLINE __m256i add_products(__m256i sums, const Fours& unsigned_bytes, const Fours& signed_bytes) {
+  return _mm256_dpbusd_avx_epi32(sums, unsigned_bytes, signed_bytes);
+}
+
+#else
+
+// Four bytes of each lane in 16 bits each: the first and third, the second and fourth.
+struct Fours {
+  __m256i even, odd;
+};
+
+SALVER_INLINE Fours unsigned_fours(__m256i bytes) {
+  return {_mm256_and_si256(bytes, _mm256_set1_epi16(255)), _mm256_srli_epi16(bytes, 8)};
+}
+
+SALVER_INLINE Fours signed_fours(__m256i bytes) {
+  return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
+}
+
+// Not by `vpmaddubsw`, which would take the bytes as they are but saturates.
+SALVER_INLINE __m256i add_products(__m256i sums, const Fours& unsigned_bytes, const Fours& signed_bytes) {
+  sums = _mm256_add_epi32(sums, _mm256_madd_epi16(unsigned_bytes.even, signed_bytes.even));
+  return _mm256_add_epi32(sums, _mm256_madd_epi16(unsigned_bytes.odd, signed_bytes.odd));
+}
+
+#endif
+
 enum class Signed { lines, rows };
 
 // Sums of 32 channels, keys or dimensions for each row. Those of three rows fill 12 of 16 registers, four
-// bytes of each row take three more, and the last is for what they all meet.
+// bytes of each row take three more, and the last is for what they all meet. In 16 bits some of the sums wait
+// in memory, which costs less than to unpack the same bytes for two rows at a time.
 template <int Rows>
 struct Sums32 {
   __m256i of[Rows][4];
@@ -40,16 +76,20 @@ struct Sums32 {
   // Adds the products of two lines, each 16 lanes of four bytes, with four bytes of each row.
   template <Signed which>
   SALVER_INLINE void add(const void* left, const void* right, const std::uint8_t* const* rows, std::size_t at) {
-    __m256i bytes[Rows];
+    constexpr bool lines = which == Signed::lines;
+    Fours bytes[Rows];
 #pragma GCC unroll 3
-    for (int row = 0; row < Rows; ++row) bytes[row] = four_bytes(rows[row] + at);
+    for (int row = 0; row < Rows; ++row) {
+      const __m256i four = four_bytes(rows[row] + at);
+      bytes[row] = lines ? unsigned_fours(four) : signed_fours(four);
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const __m256i line = eight_ints(static_cast<const std::uint8_t*>(i < 2 ? left : right) + i % 2 * 32);
+      const __m256i eight = eight_ints(static_cast<const std::uint8_t*>(i < 2 ? left : right) + i % 2 * 32);
+      const Fours line = lines ? signed_fours(eight) : unsigned_fours(eight);
 #pragma GCC unroll 3
       for (int row = 0; row < Rows; ++row) {
-        of[row][i] = which == Signed::lines ? _mm256_dpbusd_avx_epi32(of[row][i], bytes[row], line)
-                                            : _mm256_dpbusd_avx_epi32(of[row][i], line, bytes[row]);
+        of[row][i] = lines ? add_products(of[row][i], bytes[row], line) : add_products(of[row][i], line, bytes[row]);
       }
     }
   }
@@ -76,7 +116,7 @@ SALVER_INLINE void in_threes(int rows, const Body& body) {
 }
 
 template <int Rows>
-void avxvnni_rows(const std::uint8_t* const* rows, const std::int8_t* panel, int k_tiles, std::int32_t* sums) {
+void avx2_rows(const std::uint8_t* const* rows, const std::int8_t* panel, int k_tiles, std::int32_t* sums) {
   Sums32<Rows> total;
   for (int kt = 0; kt < k_tiles; ++kt, panel += 2 * kTileBytes) {
     for (int i = 0; i < 16; ++i) {
@@ -90,17 +130,17 @@ void avxvnni_rows(const std::uint8_t* const* rows, const std::int8_t* panel, int
 }
 
 template <typename Leaving>
-void avxvnni_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel, int k_tiles,
+void avx2_sums(const std::uint8_t* a, std::size_t stride, int rows, const std::int8_t* panel, int k_tiles,
                   Ahead /*ahead*/, std::int32_t* sums, Held<std::int32_t>& /*held*/, Leaving& /*leaving*/) {
   in_threes(rows, [&]<int Rows>(int first) {
     const std::uint8_t* from[Rows];
     for (int row = 0; row < Rows; ++row) from[row] = a + row_offset(first + row, stride);
-    avxvnni_rows<Rows>(from, panel, k_tiles, sums + first * kPanel);
+    avx2_rows<Rows>(from, panel, k_tiles, sums + first * kPanel);
   });
 }
 
 template <int Rows>
-void avxvnni_score_rows(const std::uint8_t* digits, int padded, const std::uint8_t* keys, std::int32_t* scores) {
+void avx2_score_rows(const std::uint8_t* digits, int padded, const std::uint8_t* keys, std::int32_t* scores) {
   const std::uint8_t* from[Rows];
   for (int row = 0; row < Rows; ++row) from[row] = digits + row * padded;
   Sums32<Rows> total;
@@ -112,7 +152,7 @@ void avxvnni_score_rows(const std::uint8_t* digits, int padded, const std::uint8
 
 // 32 dimensions from `first_dim` on.
 template <int Rows>
-void avxvnni_mix_rows(const std::uint8_t* weights, const Int8Group& group, int first_dim, std::int32_t* mixed) {
+void avx2_mix_rows(const std::uint8_t* weights, const Int8Group& group, int first_dim, std::int32_t* mixed) {
   const std::uint8_t* from[Rows];
   for (int row = 0; row < Rows; ++row) from[row] = weights + row * kWeightStride + 32;
   Sums32<Rows> total;
@@ -125,21 +165,21 @@ void avxvnni_mix_rows(const std::uint8_t* weights, const Int8Group& group, int f
   total.store(mixed + first_dim, group.padded);
 }
 
-void avxvnni_int8_group_scores(const std::uint8_t* digits, const Int8Group& group, int rows, std::int32_t* scores) {
+void avx2_int8_group_scores(const std::uint8_t* digits, const Int8Group& group, int rows, std::int32_t* scores) {
   const int padded = group.padded;
   for (int block = 0; block < group.blocks; ++block, scores += kBlockTokens) {
     const std::uint8_t* keys = group.at[block];
     group.fetch_later(block, keys, kBlockTokens * padded);
     in_threes(rows, [&]<int Rows>(int row) {
-      avxvnni_score_rows<Rows>(digits + row * padded, padded, keys, scores + row * kKeyGroup);
+      avx2_score_rows<Rows>(digits + row * padded, padded, keys, scores + row * kKeyGroup);
     });
   }
 }
 
-void avxvnni_int8_mix_group(const std::uint8_t* weights, const Int8Group& group, int rows, std::int32_t* mixed) {
+void avx2_int8_mix_group(const std::uint8_t* weights, const Int8Group& group, int rows, std::int32_t* mixed) {
   in_threes(rows, [&]<int Rows>(int row) {
     for (int dim = 0; dim < group.padded; dim += 32) {
-      avxvnni_mix_rows<Rows>(weights + row * kWeightStride, group, dim, mixed + row * group.padded);
+      avx2_mix_rows<Rows>(weights + row * kWeightStride, group, dim, mixed + row * group.padded);
     }
   });
 }
