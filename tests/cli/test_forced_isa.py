@@ -58,8 +58,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return new_core(*arguments, isa=isa, **others)
 
     monkeypatch.setattr(native_runner, "_core", noted)
-    monkeypatch.setattr(rates, "read_rate", lambda *_: 1e9)
-    monkeypatch.setattr(roofline, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(rates, "read_rate", lambda *_, **__: 1e9)
+    monkeypatch.setattr(roofline, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(roofline, "ROUNDS", 1)
     return paths
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
@@ -37,18 +38,17 @@ class Failing:
 
 
 async def test_a_lease_is_renewed_after_an_error_that_nobody_foresaw(
-    threads: StoreThreads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(quotas, "LEASE_SECONDS", 0.03)
-    store = Failing()
+    store, threads = Failing(), StoreThreads(1)
     bounds = {"labs": Quota(max_in_flight=1)}
     held = StoredQuotas(
         cast("QuotaStore", store), threads, bounds, StateAway(), observe=lambda _: None
     )
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING), closing(threads):
         async with held.hold(Charge("call-1", "labs", 10), tell=lambda _: None):
             await asyncio.wait_for(store.renewed.wait(), 10)
-        threads.close()
     told = [record.message for record in caplog.records]
     assert "the lease of call-1 was not renewed" in told
     assert "not written" in told  # the settlement
