@@ -47,44 +47,39 @@ SALVER_INLINE void unpack(const std::uint8_t* panel, int first, int count, Unpac
   }
 }
 
-// Integers of 16 rows: [group][row][32 channels].
-using Integers = std::int32_t[kGroupsAtOnce * 16 * kPanel];
-constexpr int kIntegersGroup = 16 * kPanel;
+// Integers of 32 rows: [group][row][32 channels].
+constexpr int kIntegersGroup = kTileRows * kPanel;
 
-// Two groups of 16 rows. Tiles 0..3 are (group, half of the panel), 4 rows, 5..6 weights. What the four
-// hold from the pair before goes to `before`, since a tile that was just computed is slow to leave.
-SALVER_INLINE void multiply_pair(const std::int8_t* codes, const UnpackedGroups& weights, int group,
-                                 std::int32_t* before) {
-  constexpr std::size_t kOut = kPanel * sizeof(std::int32_t);
-  settle_memory();
-  _tile_loadd(4, codes, 64);
-  _tile_stored(0, before, kOut);
+// A group of a pair and 32 rows, of which tiles 4 and 5 hold the pair. Tiles 0 to 3 are (half of the rows,
+// half of the panel), 6 and 7 weights. What the four hold from the group before goes where `held` says,
+// since a tile that was just computed is slow to leave.
+SALVER_INLINE void multiply_group(const UnpackedGroups& weights, int group, bool halves, Held<std::int32_t>& held,
+                                  std::int32_t* integers) {
+  const bool full = held.sums, full_halves = held.rows > 16;
+  _tile_loadd(6, weights.tile(0, group), 64);
+  if (full) store_tile<0>(held.sums);
   _tile_zero(0);
-  _tile_loadd(5, weights.tile(0, group), 64);
-  _tile_dpbsud(0, 4, 5);
-  _tile_stored(1, before + kLanes, kOut);
+  _tile_dpbsud(0, 4, 6);
+  _tile_loadd(7, weights.tile(1, group), 64);
+  if (full) store_tile<1>(held.sums);
   _tile_zero(1);
-  _tile_loadd(6, weights.tile(1, group), 64);
-  _tile_dpbsud(1, 4, 6);
-  _tile_stored(2, before + kIntegersGroup, kOut);
+  _tile_dpbsud(1, 4, 7);
+  if (full_halves) store_tile<2>(held.sums);
   _tile_zero(2);
-  _tile_loadd(5, weights.tile(0, group + 1), 64);
-  _tile_dpbsud(2, 4, 5);
-  _tile_stored(3, before + kIntegersGroup + kLanes, kOut);
+  if (halves) _tile_dpbsud(2, 5, 6);
+  if (full_halves) store_tile<3>(held.sums);
   _tile_zero(3);
-  _tile_loadd(6, weights.tile(1, group + 1), 64);
-  _tile_dpbsud(3, 4, 6);
-  settle_memory();
+  if (halves) _tile_dpbsud(3, 5, 7);
+  held = {integers, halves ? 32 : 16};
 }
 
-// Adds `Count` groups of rows [first, end), which are of one block of 16, to their sums.
+// Adds `Count` groups of rows [first, end), which are of one block of 32, to their sums.
 template <int Count>
 SALVER_INLINE void scale_rows(const GroupedRows& rows, int first, int end, int first_group,
                               const WeightGroup (&weights)[kGroupsAtOnce], const std::int32_t* integers, float* sums) {
   WeightGroup scales[Count];
 #pragma GCC unroll 4
   for (int group = 0; group < Count; ++group) scales[group] = weights[group];
-  integers += first % 16 * kPanel;
   sums += first * kPanel;
   for (int row = first; row < end; ++row, integers += kPanel, sums += kPanel) {
     const RowGroup* from = rows.groups(row) + first_group;
@@ -101,26 +96,32 @@ SALVER_INLINE void scale_rows(const GroupedRows& rows, int first, int end, int f
   }
 }
 
-// `Count` groups of all rows, in blocks of 16. While tiles multiply one block, vectors scale the one
-// before: only then have all its integers left the tiles.
+// `Count` groups of all rows, in blocks of 32. A block's last group leaves the tiles when the next block's
+// first enters them, and then vectors scale that block.
 template <Groups kind, int Count>
 void tile_groups(const std::uint8_t* panel, int first_group, const GroupedRows& rows, UnpackedGroups& weights,
                  float* sums) {
-  constexpr int kPairs = (Count + 1) / 2;
-  alignas(64) Integers integers[2];
+  alignas(64) std::int32_t integers[Count * kIntegersGroup];
   unpack<kind>(panel, first_group, Count, weights);
-  std::int32_t* before = integers[0];
-  for (int first = 0; first < rows.count + 16; first += 16) {
-    std::int32_t* block = integers[first / 16 % 2];
-    const int from = first < rows.count ? first : 0;  // the last round only stores
-    for (int pair = 0; pair < kPairs; ++pair) {
-      multiply_pair(rows.codes(from, first_group + 2 * pair), weights, 2 * pair, before);
-      before = block + 2 * pair * kIntegersGroup;
+  Held<std::int32_t> held;
+  for (int first = 0; first < rows.count; first += kTileRows) {
+    const bool halves = rows.count - first > 16;
+    for (int group = 0; group < Count; ++group) {
+      settle_memory();
+      if (group % 2 == 0) {
+        const std::int8_t* codes = rows.codes(first, first_group + group);
+        _tile_loadd(4, codes, 64);
+        if (halves) _tile_loadd(5, codes + 16 * rows.stride, 64);
+      }
+      multiply_group(weights, group, halves, held, integers + group * kIntegersGroup);
+      settle_memory();
+      if (group > 0 || first == 0) continue;
+      scale_rows<Count>(rows, first - kTileRows, first, first_group, weights.scales, integers, sums);
     }
-    if (first == 0) continue;
-    const int end = first < rows.count ? first : rows.count;
-    scale_rows<Count>(rows, first - 16, end, first_group, weights.scales, integers[(first / 16 + 1) % 2], sums);
   }
+  store_held(held);
+  const int first = (rows.count - 1) / kTileRows * kTileRows;
+  scale_rows<Count>(rows, first, rows.count, first_group, weights.scales, integers, sums);
 }
 
 template <Groups kind>
