@@ -1,6 +1,8 @@
 """The tokenizer that goes with a checkpoint, from wherever its format keeps it."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from salver.errors import MalformedModel
 from salver.models.checkpoint import Checkpoint
@@ -10,6 +12,8 @@ from salver.models.gguf_tokenizer import detokenizer_from_gguf, tokenizer_from_g
 from salver.models.hf_tokenizer import detokenizer_from_directory, tokenizer_from_directory
 from salver.models.tokenizer import Tokenizer
 
+T = TypeVar("T", bound=Detokenizer)
+
 
 def open_tokenizer(checkpoint: Checkpoint, path: Path) -> Tokenizer:
     """Read the tokenizer of a checkpoint that was opened from `path`.
@@ -18,12 +22,7 @@ def open_tokenizer(checkpoint: Checkpoint, path: Path) -> Tokenizer:
         MalformedModel: it is damaged, hostile, or does not go with the weights.
         UnsupportedModel: its kind is not known here.
     """
-    if isinstance(checkpoint, GgufCheckpoint):
-        tokenizer = tokenizer_from_gguf(checkpoint.metadata, path.name)
-    else:
-        tokenizer = tokenizer_from_directory(_directory(path), checkpoint.config.vocab_size)
-    _check_size(tokenizer, checkpoint, path)
-    return tokenizer
+    return _opened(checkpoint, path, tokenizer_from_gguf, tokenizer_from_directory)
 
 
 def open_detokenizer(checkpoint: Checkpoint, path: Path) -> Detokenizer:
@@ -33,16 +32,22 @@ def open_detokenizer(checkpoint: Checkpoint, path: Path) -> Detokenizer:
         MalformedModel: it is damaged, hostile, or does not go with the weights.
         UnsupportedModel: its kind is not known here.
     """
+    return _opened(checkpoint, path, detokenizer_from_gguf, detokenizer_from_directory)
+
+
+def _opened(
+    checkpoint: Checkpoint,
+    path: Path,
+    from_gguf: Callable[[Mapping[str, object], str], T],
+    from_directory: Callable[[Path, int], T],
+) -> T:
     if isinstance(checkpoint, GgufCheckpoint):
-        detokenizer = detokenizer_from_gguf(checkpoint.metadata, path.name)
+        tokenizer = from_gguf(checkpoint.metadata, path.name)
     else:
-        detokenizer = detokenizer_from_directory(_directory(path), checkpoint.config.vocab_size)
-    _check_size(detokenizer, checkpoint, path)
-    return detokenizer
-
-
-def _directory(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
+        directory = path if path.is_dir() else path.parent
+        tokenizer = from_directory(directory, checkpoint.config.vocab_size)
+    _check_size(tokenizer, checkpoint, path)
+    return tokenizer
 
 
 def _check_size(tokenizer: Detokenizer, checkpoint: Checkpoint, path: Path) -> None:
